@@ -3,6 +3,7 @@
 
 mod damage;
 mod lost;
+mod reference;
 mod retention;
 
 use std::collections::BTreeMap;
@@ -17,10 +18,11 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 21] = [
+pub(crate) const ANYWHERE: [(&str, Test); 22] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
+    ("a view keeps the tables that it began with", reference::stay),
     ("what was dropped or replaced stays so", dropped),
     ("what retention has dropped does not come back", retention::retention),
     ("retention keeps what open windows are made of", retention::open_windows),

@@ -4,39 +4,45 @@
 //! only a mixed batch is copied, and only once.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use arrow::array::UInt32Array;
 use windrow_core::{Error, Result};
 
 use crate::slicing::Slicing;
-use crate::survey::Times;
 
 /// The average number of rows per run from which runs are used without copying.
 const RUN_ROWS_MIN: usize = 256;
 /// Up to this many slices, the slice of a row is found by comparison, beyond that by division.
 const COMPARED_SLICES_MAX: usize = 12;
 
-/// Rows `[start, start + len)`, which are in one slice.
+/// Rows `[start, start + len)`, which are in one slice; `len` is not 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) slice: i64,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    /// The first and the last time.
+    pub(crate) times: (i64, i64),
 }
 
 impl Piece {
-    /// Its rows.
-    pub(crate) fn rows(&self) -> Range<usize> {
-        self.start..self.start + self.len
+    /// A piece of one row.
+    pub(crate) fn of_row(slice: i64, start: usize, time: i64) -> Self {
+        Self { slice, start, len: 1, times: (time, time) }
+    }
+
+    /// Adds the row after its last one.
+    pub(crate) fn extend(&mut self, time: i64) {
+        self.len += 1;
+        self.times = (self.times.0.min(time), self.times.1.max(time));
     }
 }
 
 /// The division of a batch into slices.
 #[derive(Debug)]
 pub(crate) enum Partition {
-    /// All rows are in one slice; the first and the last time.
-    One(i64, Times),
+    /// All rows are in one slice.
+    One(Piece),
     /// Runs of the batch, unchanged.
     Runs(Vec<Piece>),
     /// Runs of the batch after its rows have been reordered like this.
@@ -49,9 +55,10 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
         return Ok(Partition::Runs(vec![]));
     };
     let (slice, last) = slicing.bounds(first);
-    let (min, max) = extent(times).unwrap_or((first, first));
+    let (min, max) = times.iter().fold((first, first), |(a, b), &time| (a.min(time), b.max(time)));
     if min >= slice && max <= last {
-        return Ok(Partition::One(slice, Some((min, max))));
+        let piece = Piece { slice, start: 0, len: times.len(), times: (min, max) };
+        return Ok(Partition::One(piece));
     }
     if u32::try_from(times.len()).is_err() {
         return Err(Error::internal(format!("a micro-batch of {} rows", times.len())));
@@ -72,12 +79,6 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     })
 }
 
-/// The first and the last of some times.
-pub(crate) fn extent(times: &[i64]) -> Times {
-    let &first = times.first()?;
-    Some(times.iter().fold((first, first), |(a, b), &time| (a.min(time), b.max(time))))
-}
-
 /// Returns the runs of one slice each, if they are long enough to be worth it.
 fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
     let runs_max = times.len() / RUN_ROWS_MIN;
@@ -88,10 +89,15 @@ fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
             return None;
         }
         let (slice, last) = slicing.bounds(first);
-        let rest = times.get(start..).unwrap_or_default();
-        let len = rest.iter().position(|&t| t < slice || t > last).unwrap_or(rest.len());
-        runs.push(Piece { slice, start, len });
-        start += len;
+        let mut piece = Piece { slice, start, len: 0, times: (first, first) };
+        for &time in times.get(start..).unwrap_or_default() {
+            if time < slice || time > last {
+                break;
+            }
+            piece.extend(time);
+        }
+        start += piece.len;
+        runs.push(piece);
     }
     Some(runs)
 }
@@ -99,26 +105,30 @@ fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
 /// Sorts by slice number with a counting sort; stable.
 fn count_and_scatter(width: i64, times: &[i64], base: i64, slices: usize) -> Partition {
     let numbers = slice_numbers(width, times, base, slices);
-    let mut counts = vec![0_u32; slices];
-    for &number in &numbers {
-        if let Some(count) = counts.get_mut(number as usize) {
+    // The times are looked at together with the numbers: a pass of their own would take as long again.
+    let mut counts = vec![(0_u32, i64::MAX, i64::MIN); slices];
+    for (&number, &time) in numbers.iter().zip(times) {
+        if let Some((count, first, last)) = counts.get_mut(number as usize) {
             *count += 1;
+            *first = (*first).min(time);
+            *last = (*last).max(time);
         }
     }
     let mut pieces = vec![];
+    let mut places = Vec::with_capacity(slices);
     let mut start = 0_u32;
-    for (number, count) in counts.iter_mut().enumerate() {
-        let len = *count;
+    for (number, (len, first, last)) in counts.into_iter().enumerate() {
         if len > 0 {
             let slice = base.saturating_add((number as i64).saturating_mul(width));
-            pieces.push(Piece { slice, start: start as usize, len: len as usize });
+            let (start, len) = (start as usize, len as usize);
+            pieces.push(Piece { slice, start, len, times: (first, last) });
         }
-        *count = start;
+        places.push(start);
         start += len;
     }
     let mut order = vec![0_u32; times.len()];
     for (row, &number) in (0_u32..).zip(&numbers) {
-        if let Some(place) = counts.get_mut(number as usize) {
+        if let Some(place) = places.get_mut(number as usize) {
             if let Some(slot) = order.get_mut(*place as usize) {
                 *slot = row;
             }
@@ -153,10 +163,11 @@ fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
         times.iter().zip(0_u32..).map(|(&t, row)| (slice(t), row)).collect();
     rows.sort_unstable();
     let mut pieces: Vec<Piece> = vec![];
-    for (i, (slice, _)) in rows.iter().enumerate() {
+    for (i, (slice, row)) in rows.iter().enumerate() {
+        let Some(&time) = times.get(*row as usize) else { continue };
         match pieces.last_mut() {
-            Some(piece) if piece.slice == *slice => piece.len += 1,
-            _ => pieces.push(Piece { slice: *slice, start: i, len: 1 }),
+            Some(piece) if piece.slice == *slice => piece.extend(time),
+            _ => pieces.push(Piece::of_row(*slice, i, time)),
         }
     }
     Partition::Gather(rows.iter().map(|(_, row)| *row).collect::<Vec<u32>>().into(), pieces)
@@ -200,9 +211,7 @@ mod tests {
     /// Checks that every row is in exactly one piece, the one of its slice, and that rows of a slice keep their order.
     fn check(slicing: &Slicing, times: &[i64]) -> &'static str {
         let (what, order, pieces) = match partition(slicing, times).unwrap() {
-            Partition::One(slice, _) => {
-                ("one", None, vec![Piece { slice, start: 0, len: times.len() }])
-            }
+            Partition::One(piece) => ("one", None, vec![piece]),
             Partition::Runs(pieces) => ("runs", None, pieces),
             Partition::Gather(order, pieces) => ("gather", Some(order), pieces),
         };
@@ -215,6 +224,8 @@ mod tests {
                 .collect();
             assert!(rows.is_sorted());
             assert!(rows.iter().all(|row| slicing.slice(times[*row]) == piece.slice));
+            let own = || rows.iter().map(|row| times[*row]);
+            assert_eq!(piece.times, (own().min().unwrap(), own().max().unwrap()));
         }
         assert_eq!(next, times.len());
         what

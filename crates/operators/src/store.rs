@@ -14,7 +14,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
 use crate::batches;
-use crate::partition::{Partition, Piece, extent, partition};
+use crate::partition::{Partition, Piece, partition};
 use crate::segments::Body;
 use crate::segments::spill::{SpillSpace, spill};
 use crate::spec::{Columns, ticks};
@@ -125,20 +125,17 @@ impl SliceStore {
         let column = self.times(batch)?;
         let times = ticks(&column)?;
         match partition(&self.slicing, times)? {
-            Partition::One(slice, own) => {
-                let piece = Piece { slice, start: 0, len: batch.num_rows() };
-                self.count(batch, &[piece], &[], |_| own)?;
+            Partition::One(piece) => {
+                self.count(batch, &[piece], &[])?;
                 Ok(1)
             }
             Partition::Runs(pieces) => {
-                let of = |piece: &Piece| extent(times.get(piece.rows()).unwrap_or_default());
-                self.count(batch, &pieces, &[], of)?;
+                self.count(batch, &pieces, &[])?;
                 Ok(pieces.len())
             }
             Partition::Gather(order, pieces) => {
                 let batch = self.gather(batch, &order)?;
-                let of = |piece: &Piece| extent_of(times, &order, piece);
-                self.count(&batch, &pieces, &[], of)?;
+                self.count(&batch, &pieces, &[])?;
                 Ok(pieces.len())
             }
         }
@@ -154,8 +151,9 @@ impl SliceStore {
             return Err(Error::internal("partly late rows and their tags differ in number"));
         }
         let times = self.times(batch)?;
+        let times = ticks(&times)?;
         let slicing = self.slicing;
-        let mut rows: Vec<(i64, i64, u32)> = ticks(&times)?
+        let mut rows: Vec<(i64, i64, u32)> = times
             .iter()
             .zip(from)
             .zip(0_u32..)
@@ -166,19 +164,21 @@ impl SliceStore {
         }
         rows.sort_unstable();
         let (mut pieces, mut tags): (Vec<Piece>, Vec<i64>) = (vec![], vec![]);
-        for (i, (slice, from, _)) in rows.iter().enumerate() {
+        for (i, (slice, from, row)) in rows.iter().enumerate() {
+            let Some(&time) = times.get(*row as usize) else { continue };
             match (pieces.last_mut(), tags.last()) {
-                (Some(piece), Some(tag)) if piece.slice == *slice && tag == from => piece.len += 1,
+                (Some(piece), Some(tag)) if piece.slice == *slice && tag == from => {
+                    piece.extend(time);
+                }
                 _ => {
-                    pieces.push(Piece { slice: *slice, start: i, len: 1 });
+                    pieces.push(Piece::of_row(*slice, i, time));
                     tags.push(*from);
                 }
             }
         }
         let order = UInt32Array::from(rows.iter().map(|r| r.2).collect::<Vec<_>>());
         let batch = self.gather(batch, &order)?;
-        let own = ticks(&times)?;
-        self.count(&batch, &pieces, &tags, |piece| extent_of(own, &order, piece))
+        self.count(&batch, &pieces, &tags)
     }
 
     /// Removes and returns the slices of windows that `watermark` closes, in order of their start. (With ALLOW
@@ -337,13 +337,7 @@ impl SliceStore {
 
     /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time. `times` returns the
     /// first and the last time of a piece.
-    fn count(
-        &mut self,
-        batch: &RecordBatch,
-        pieces: &[Piece],
-        tags: &[i64],
-        times: impl Fn(&Piece) -> Times,
-    ) -> Result<()> {
+    fn count(&mut self, batch: &RecordBatch, pieces: &[Piece], tags: &[i64]) -> Result<()> {
         let spec = Arc::clone(&self.columns);
         let layout = &spec.layout().columns;
         let packed: Vec<ArrayRef> = layout.iter().map(|c| Arc::clone(batch.column(*c))).collect();
@@ -352,7 +346,7 @@ impl SliceStore {
             let whole = piece.len == batch.num_rows();
             let (open, groups) = self.slice(piece.slice, from)?;
             open.rows += piece.len as u64;
-            open.times = cover(open.times, times(piece));
+            open.times = cover(open.times, Some(piece.times));
             match &mut open.body {
                 Body::Rows(kept) => {
                     let rows = batch.slice(piece.start, piece.len);
@@ -390,14 +384,6 @@ impl SliceStore {
         };
         Ok((open, &mut self.groups))
     }
-}
-
-/// The first and the last time of a piece of rows that have been reordered.
-fn extent_of(times: &[i64], order: &UInt32Array, piece: &Piece) -> Times {
-    let rows = order.values().get(piece.rows()).unwrap_or_default();
-    let times = rows.iter().filter_map(|row| times.get(*row as usize));
-    let (low, high) = times.fold((i64::MAX, i64::MIN), |(a, b), &time| (a.min(time), b.max(time)));
-    (low <= high).then_some((low, high))
 }
 
 /// Returns the body of an open, empty slice, sized for `expected` groups.

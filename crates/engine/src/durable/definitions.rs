@@ -82,12 +82,14 @@ pub(crate) enum Part {
     Table,
     /// The progress of a sink.
     Sink,
+    /// The reference tables that a view reads, as they were when it began.
+    Reference,
 }
 
 impl Part {
     /// All kinds.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Stream, Self::View, Self::Checkpoints, Self::Table, Self::Sink];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Stream, Self::View, Self::Checkpoints, Self::Table, Self::Sink, Self::Reference];
 
     /// Returns its name in the file, which is also the folder that it is in.
     pub(crate) fn as_str(self) -> &'static str {
@@ -97,6 +99,7 @@ impl Part {
             Self::Checkpoints => "checkpoints",
             Self::Table => "tables",
             Self::Sink => "sinks",
+            Self::Reference => "reference",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ├─ catalog.json            definitions.rs  the objects, in order of creation
 //! ├─ failures.json           failures.rs     the views that have failed, and their errors
 //! ├─ sinks/<dir>.json        sink_records.rs how far sinks are
+//! ├─ tables/<dir>.arrow      table_rows.rs   rows of reference tables
 //! └─ streams/<dir>/…, …      store.rs        log, archive and checkpoints of each object (streams.rs: logs of push streams)
 //! ```
 //! Invariants: damage is reported by name and never overwritten; a definition is durable before anything is written for its
@@ -20,3 +21,4 @@ mod simulation;
 pub(crate) mod sink_records;
 pub(crate) mod store;
 mod streams;
+pub(crate) mod table_rows;

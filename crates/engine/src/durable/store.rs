@@ -8,6 +8,7 @@
 //! DIR/tables/<dir>.arrow    rows of a reference table
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! DIR/sinks/<dir>.json      the progress of a sink
+//! DIR/reference/<dir>/      the reference tables that a view reads, as they were when it began
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
 //! is; a directory without a definition is deleted at the next start. So an object never finds the rows of another one that had
@@ -23,7 +24,7 @@ use parking_lot::Mutex;
 use windrow_archive::{ArchiveOptions, ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Owner, Result};
 use windrow_storage::checkpoint::{Checkpoints, Stamp};
-use windrow_storage::directory::DataDirectory;
+use windrow_storage::directory::{DataDirectory, encode_name};
 use windrow_storage::files::{Files, io_error};
 use windrow_storage::place::Place;
 use windrow_storage::wal::Wal;
@@ -251,10 +252,10 @@ impl Store {
     /// Deletes what is stored for an object without a definition.
     pub(crate) fn delete_files(&self, definition: &Definition) {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
-        let checkpoints = self.checkpoints_dir(definition);
-        for path in
-            [checkpoints, stream, view, self.table_file(definition), self.sink_file(definition)]
-        {
+        let (checkpoints, reference) =
+            (self.checkpoints_dir(definition), self.reference_dir(definition));
+        let (table, sink) = (self.table_file(definition), self.sink_file(definition));
+        for path in [checkpoints, reference, stream, view, table, sink] {
             self.remove(&path);
         }
     }
@@ -306,10 +307,7 @@ impl Store {
     /// # Errors
     /// When they cannot be written; then the old ones remain.
     pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
-        let folder = self.folder(Part::Table);
-        let path = self.table_file(definition);
-        self.files().create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
-        self.files().replace(&path, bytes).map_err(|e| io_error("write", &path, e))?;
+        self.write_rows(&self.folder(Part::Table), &self.table_file(definition), bytes)?;
         self.note_opened(definition, Part::Table);
         Ok(())
     }
@@ -324,20 +322,75 @@ impl Store {
     /// # Errors
     /// When they cannot be read, or are missing.
     pub(crate) fn read_table(&self, definition: &Definition) -> Result<Option<(PathBuf, Vec<u8>)>> {
-        let path = self.table_file(definition);
+        self.read_rows(definition, Part::Table, self.table_file(definition))
+    }
+
+    /// Stores the rows of a table that a view reads.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn write_reference(
+        &self,
+        definition: &Definition,
+        table: &str,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let (folder, file) =
+            (self.reference_dir(definition), self.reference_file(definition, table));
+        self.write_rows(&folder, &file, bytes)?;
+        self.note_opened(definition, Part::Reference);
+        Ok(())
+    }
+
+    /// Returns the owner of the tables of a view.
+    pub(crate) fn reference_owner(&self, definition: &Definition) -> Owner {
+        self.owner(definition, Part::Reference)
+    }
+
+    /// Returns the stored rows of a table that a view reads, and their file; `None`: none of its tables has been stored.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are missing.
+    pub(crate) fn read_reference(
+        &self,
+        definition: &Definition,
+        table: &str,
+    ) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        self.read_rows(definition, Part::Reference, self.reference_file(definition, table))
+    }
+
+    fn write_rows(&self, folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.files().create_dir(folder).map_err(|e| io_error("create", folder, e))?;
+        self.files().replace(path, bytes).map_err(|e| io_error("write", path, e))
+    }
+
+    fn read_rows(
+        &self,
+        definition: &Definition,
+        part: Part,
+        path: PathBuf,
+    ) -> Result<Option<(PathBuf, Vec<u8>)>> {
         match self.files().read(&path) {
             Ok(bytes) => {
-                self.note_opened(definition, Part::Table);
+                self.note_opened(definition, part);
                 Ok(Some((path, bytes)))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if definition.parts.contains(&Part::Table) {
+                if definition.parts.contains(&part) {
                     return Err(missing("the file", &path));
                 }
                 Ok(None)
             }
             Err(error) => Err(io_error("read", &path, error)),
         }
+    }
+
+    fn reference_dir(&self, definition: &Definition) -> PathBuf {
+        self.folder(Part::Reference).join(&definition.dir)
+    }
+
+    fn reference_file(&self, definition: &Definition, table: &str) -> PathBuf {
+        self.reference_dir(definition).join(format!("{}.arrow", encode_name(table)))
     }
 
     /// Returns the file of the rows of a reference table.
@@ -419,7 +472,7 @@ impl Store {
             let suffix = match part {
                 Part::Table => ".arrow",
                 Part::Sink => SINK_ENDING,
-                Part::Stream | Part::View | Part::Checkpoints => "",
+                Part::Stream | Part::View | Part::Checkpoints | Part::Reference => "",
             };
             let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
@@ -448,7 +501,7 @@ impl DurableLog {
 }
 
 /// Returns the error of a part that was created and does not exist.
-pub(super) fn missing(what: &str, path: &Path) -> Error {
+pub(crate) fn missing(what: &str, path: &Path) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{what} \"{}\" is missing", path.display()))
         .with_hint("Restore it from a backup; nothing has been overwritten.")
 }

@@ -24,6 +24,7 @@ use crate::execution::context::StatementContext;
 use crate::execution::creation::{Creation, start_retention};
 use crate::views::shape::{is_stateless, reach};
 use crate::views::storage::{StorageSpec, ViewStorage, write_first_checkpoint};
+use crate::views::tables::keep_tables;
 
 /// A materialized view that is to be created.
 #[derive(Debug)]
@@ -158,8 +159,15 @@ impl NewView {
                 starts_late: self.starts_late,
                 reach_ticks: reach(&self.bounded)?.max(plan.reach_ticks()),
             };
-            let storage = ViewStorage::open(cx, &spec, definition).await?;
+            let storage = ViewStorage::open(cx, &spec, definition.clone()).await?;
             let reach_ticks = spec.reach_ticks;
+            let kept = definition.filter(|_| storage.spiller.is_some());
+            let (plan, bounded) = match kept {
+                Some(definition) => {
+                    keep_tables(cx, &definition, (plan, self.bounded.clone())).await?
+                }
+                None => (plan, self.bounded.clone()),
+            };
             let shared = cx.instance.parts.new_query(Some(self.name.clone()));
             shared.fills(&storage.log);
             if let Some(spiller) = &storage.spiller {
@@ -196,7 +204,7 @@ impl NewView {
                 fingerprint: self.fingerprint,
                 from,
                 reach_ticks,
-                plan: self.bounded,
+                plan: bounded,
             };
             let relation = Arc::new(stream.relation(Some(event_times)));
             Ok(BuiltView { view: Arc::new(view), relation, query, archived })

@@ -12,4 +12,5 @@ pub(crate) mod options;
 pub(crate) mod rebuild;
 pub(crate) mod shape;
 pub(crate) mod storage;
+mod tables;
 pub(crate) mod wait;

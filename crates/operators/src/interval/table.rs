@@ -319,16 +319,17 @@ impl Table {
         Ok(())
     }
 
-    /// Drops rows that are of no use any more, once they are the larger part, or all: of versions, those that others have followed.
+    /// Drops the rows of the left input that have looked back, and versions that are of no use any more, once they are
+    /// the larger part, or all: those that others have followed.
     fn prune_versions(&mut self, frontier: i64) -> Result<()> {
-        let mut useless = 0;
-        for (side, rows) in self.sides.iter().enumerate() {
-            let past = rows.count_before(self.spec.useless_before(side, frontier));
-            useless += if side == RIGHT { past.max(rows.followed) } else { past };
-        }
-        let few = useless < USELESS_MIN || useless * 2 < self.len();
-        if few && useless < self.len() {
-            return Ok(());
+        let spec = Arc::clone(&self.spec);
+        self.side(LEFT).drop_before(spec.useless_before(LEFT, frontier));
+        let versions = self.side(RIGHT);
+        let past = versions.count_before(spec.useless_before(RIGHT, frontier));
+        let (useless, len) = (past.max(versions.followed), versions.len());
+        let few = useless < USELESS_MIN || useless * 2 < len;
+        if few && (useless < len || self.len() > len) {
+            return self.number_keys();
         }
         for (side, taken) in self.take(frontier)?.into_iter().enumerate() {
             self.add_processed(side, taken.batches, &taken.matched)?;

@@ -39,6 +39,21 @@ pub struct ContinuousPlan {
 }
 
 impl ContinuousPlan {
+    /// Returns the plan with other stateless plans: `map` is called for each.
+    ///
+    /// # Errors
+    /// Those of `map`.
+    pub fn map_plans(
+        mut self,
+        map: &mut dyn FnMut(LogicalPlan) -> Result<LogicalPlan>,
+    ) -> Result<Self> {
+        match &mut self.root {
+            Flow::Rows(flow) => flow.map_plans(map)?,
+            Flow::Stage(stage) => stage.map_plans(map)?,
+        }
+        Ok(self)
+    }
+
     /// How long a row of a stream may affect results, in ticks: the sum over the operators that it passes. `i64::MAX`
     /// when there is no limit.
     pub fn reach_ticks(&self) -> i64 {
@@ -70,6 +85,16 @@ pub struct RowsFlow {
 }
 
 impl RowsFlow {
+    fn map_plans(&mut self, map: &mut dyn FnMut(LogicalPlan) -> Result<LogicalPlan>) -> Result<()> {
+        self.plan = map(std::mem::take(&mut self.plan))?;
+        for leaf in &mut self.leaves {
+            if let LeafSource::Stage(stage) = &mut leaf.from {
+                stage.map_plans(map)?;
+            }
+        }
+        Ok(())
+    }
+
     fn reach_ticks(&self) -> i64 {
         let below = self.leaves.iter().filter_map(|leaf| match &leaf.from {
             LeafSource::Stream { .. } => None,
@@ -184,6 +209,12 @@ pub struct Stage {
 }
 
 impl Stage {
+    fn map_plans(&mut self, map: &mut dyn FnMut(LogicalPlan) -> Result<LogicalPlan>) -> Result<()> {
+        self.finish = map(std::mem::take(&mut self.finish))?;
+        let mut inputs = self.operators.iter_mut().flat_map(|node| &mut node.inputs);
+        inputs.try_for_each(|input| input.flow.map_plans(map))
+    }
+
     fn reach_ticks(&self) -> i64 {
         let operators = self.operators.iter().map(|node| {
             let below = node.inputs.iter().map(|input| input.flow.reach_ticks()).max();
