@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, TableReference};
@@ -21,6 +20,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::Column;
+use futures::future::BoxFuture;
 use windrow_core::{Error, Result};
 use windrow_query::reference::rows_of_table;
 use windrow_sql::diagnostics::from_datafusion;
@@ -32,6 +32,9 @@ use crate::durable::store::{Store, missing};
 use crate::durable::table_rows::{read_rows, to_bytes};
 use crate::execution::context::StatementContext;
 use crate::names::SCHEMA;
+
+/// What [`TableProvider::scan`] returns.
+type Planned<'a> = BoxFuture<'a, datafusion::common::Result<Arc<dyn ExecutionPlan>>>;
 
 /// Tables by name.
 type Sources = BTreeMap<String, Arc<dyn TableSource>>;
@@ -171,13 +174,42 @@ impl KeptTable {
     }
 }
 
+impl KeptTable {
+    fn planned(
+        self,
+        state: &dyn Session,
+        projection: Option<Vec<usize>>,
+        filter: Option<Expr>,
+    ) -> Planned<'_> {
+        Box::pin(async move {
+            let external = |error: Error| DataFusionError::External(Box::new(error));
+            let rows = self.stored().await.map_err(external)?;
+            let rows = rows.ok_or_else(|| external(missing("a table of", self.name.as_ref())))?;
+            let source = provider_as_source(Arc::new(rows));
+            let mut plan = LogicalPlanBuilder::scan(self.name.as_str(), source, None)?;
+            // Some of them may have been left to the table that was planned with.
+            if let Some(filter) = filter {
+                plan = plan.filter(filter)?;
+            }
+            if let Some(projection) = projection {
+                let table = TableReference::bare(self.name.as_str());
+                let column = |at: &usize| {
+                    let name = self.schema.field(*at).name();
+                    Expr::Column(Column::new(Some(table.clone()), name))
+                };
+                plan = plan.project(projection.iter().map(column).collect::<Vec<_>>())?;
+            }
+            state.create_physical_plan(&plan.build()?).await
+        })
+    }
+}
+
 /// Runs what blocks.
 async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::internal("access to a stored table stopped").with_source(e))?
 }
 
-#[async_trait]
 impl TableProvider for KeptTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -187,31 +219,22 @@ impl TableProvider for KeptTable {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
-        let external = |error: Error| DataFusionError::External(Box::new(error));
-        let rows = self.stored().await.map_err(external)?;
-        let rows = rows.ok_or_else(|| external(missing("a table of", self.name.as_ref())))?;
-        let source = provider_as_source(Arc::new(rows));
-        let mut plan = LogicalPlanBuilder::scan(self.name.as_str(), source, None)?;
-        // Some of them may have been left to the table that was planned with.
-        if let Some(filter) = conjunction(filters.to_vec()) {
-            plan = plan.filter(filter)?;
-        }
-        if let Some(projection) = projection {
-            let table = TableReference::bare(self.name.as_str());
-            let column = |at: &usize| {
-                let name = self.schema.field(*at).name();
-                Expr::Column(Column::new(Some(table.clone()), name))
-            };
-            plan = plan.project(projection.iter().map(column).collect::<Vec<_>>())?;
-        }
-        state.create_physical_plan(&plan.build()?).await
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        _: Option<usize>,
+    ) -> Planned<'f>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        // An `async fn` would capture the filters, and the compiler prove at length that they can be sent between threads.
+        self.clone().planned(state, projection.cloned(), conjunction(filters.to_vec()))
     }
 
     fn supports_filters_pushdown(
