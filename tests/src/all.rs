@@ -36,6 +36,7 @@ mod s3;
 mod sinks;
 mod slt;
 mod sql_files;
+mod sql_tests;
 mod steady;
 mod talk;
 mod terminal;
@@ -53,6 +54,7 @@ fn main() {
     let mut trials: Vec<Trial> = slt::trials();
     trials.extend(house::trials());
     trials.extend(sql_files::trials());
+    trials.extend(sql_tests::trials());
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
     trials.extend(files::trials());

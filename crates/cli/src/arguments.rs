@@ -13,6 +13,7 @@ use crate::accounts::{TokenCommand, UserCommand};
 use crate::connecting::Connecting;
 use crate::script::Source;
 use crate::serve::Serving;
+use crate::testing::Testing;
 use crate::values::{Format, parse_size, seconds};
 
 /// Streaming SQL: continuous queries over files, generators and pushed rows.
@@ -129,6 +130,17 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Run tests: files of SQL with the rows that their queries are expected to return.
+    ///
+    /// The clock of a test stands still, and moves on by comments "-- at 00:01:00". Rows that other
+    /// systems would send are inserted by the test, and sinks write into a temporary folder.
+    Test {
+        #[command(flatten)]
+        testing: Testing,
+        /// Print only what failed.
+        #[arg(short, long)]
+        quiet: bool,
+    },
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -173,6 +185,8 @@ pub(crate) enum Work {
     Token(TokenCommand),
     /// Check these.
     Check(Vec<PathBuf>),
+    /// Run these tests.
+    Test(Testing),
     /// Write the completions of a shell.
     Completions(Shell),
     /// Write the manual page.
@@ -209,7 +223,11 @@ impl Arguments {
                 | Command::Check { common, .. },
             ) => common,
             Some(
-                Command::Completions { .. } | Command::Man | Command::User(_) | Command::Token(_),
+                Command::Test { .. }
+                | Command::Completions { .. }
+                | Command::Man
+                | Command::User(_)
+                | Command::Token(_),
             )
             | None => &self.direct.common,
         }
@@ -291,7 +309,8 @@ impl Arguments {
     /// How to print.
     pub(crate) fn printing(&self) -> Printing {
         let common = self.common();
-        Printing { format: common.format, quiet: common.quiet }
+        let quiet = matches!(self.command, Some(Command::Test { quiet: true, .. }));
+        Printing { format: common.format, quiet: quiet || common.quiet }
     }
 
     /// The server to connect to, if any.
@@ -320,6 +339,7 @@ impl Arguments {
             Some(Command::User(command)) => Work::User(command.clone()),
             Some(Command::Token(command)) => Work::Token(command.clone()),
             Some(Command::Check { files, .. }) => Work::Check(files.clone()),
+            Some(Command::Test { testing, .. }) => Work::Test(testing.clone()),
             Some(Command::Completions { shell }) => Work::Completions(*shell),
             Some(Command::Man) => Work::Man,
             Some(Command::Run { files: paths, .. }) => Work::Scripts(files(paths)),

@@ -27,6 +27,7 @@ mod script;
 mod serve;
 mod style;
 mod syntax;
+mod testing;
 mod values;
 
 use std::io::IsTerminal;
@@ -66,6 +67,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         Work::Man => return definition::man(),
         Work::User(command) => return command.run(),
         Work::Token(command) => return command.run(),
+        Work::Test(testing) => return testing.run(&waiting()?, arguments.printing().quiet),
         Work::Repl | Work::Scripts(_) | Work::Serve(_) | Work::Check(_) => {}
     }
     let interrupts = Interrupts::listen()?;
@@ -96,10 +98,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         tell(&engine.recovery());
     }
     // All heavy work happens on the engine's own threads; this one waits and prints.
-    let waiting = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))?;
+    let waiting = waiting()?;
     let done = match work {
         Work::Serve(serving) => serve::run(&engine, &serving, &interrupts),
         Work::Check(files) => {
@@ -117,6 +116,14 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     // The first error is the one reported.
     let closed = waiting.block_on(engine.close());
     done.and(closed.map_err(Failure::from))
+}
+
+/// Returns the runtime of the thread that waits and prints.
+fn waiting() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))
 }
 
 /// Performs the requested work on a server.
@@ -158,6 +165,7 @@ fn statements(
         Work::Repl => repl::run(waiting, &mut runner, place),
         Work::Serve(_)
         | Work::Check(_)
+        | Work::Test(_)
         | Work::Completions(_)
         | Work::Man
         | Work::User(_)

@@ -103,6 +103,11 @@ impl Script {
         Self { name: None, text }
     }
 
+    /// Returns its text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns its statements and commands, in order. A line is a command when it begins like one and is where a
     /// statement may begin: not within a string, a comment or a statement.
     ///

@@ -13,13 +13,19 @@ const FORMS: &[(&str, &str)] = &[
         "CREATE EXTERNAL TABLE [IF NOT EXISTS] name [(column TYPE, …)] STORED AS CSV | JSON | PARQUET LOCATION 'path'",
     ),
     (
+        "CREATE FUNCTION",
+        "CREATE [OR REPLACE] FUNCTION [IF NOT EXISTS] name(parameter TYPE, …) [RETURNS TYPE]\n    \
+             AS 'expression' | AS $$expression$$ | RETURN expression",
+    ),
+    (
         "CREATE MATERIALIZED VIEW",
         "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (option = 'value', …)] AS query [EMIT …]",
     ),
     (
         "CREATE STREAM",
         "CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name (\n    \
-             column TYPE [NOT NULL], …\n    \
+             column TYPE [NOT NULL] [CHECK (condition)], …\n    \
+             [, [CONSTRAINT name] CHECK (condition)]\n    \
              [, column TYPE GENERATED ALWAYS AS (expression)]\n    \
              [, column AS PROCTIME()]\n    \
              [, WATERMARK FOR column [AS column - INTERVAL '5 seconds']]\n\
@@ -32,7 +38,10 @@ const FORMS: &[(&str, &str)] = &[
     ),
     ("CREATE VIEW", "CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name AS query"),
     ("DESCRIBE", "DESCRIBE name | 'file'"),
-    ("DROP", "DROP STREAM | VIEW | MATERIALIZED VIEW | TABLE [IF EXISTS] name, … [CASCADE]"),
+    (
+        "DROP",
+        "DROP STREAM | VIEW | MATERIALIZED VIEW | SINK | FUNCTION | TABLE [IF EXISTS] name, … [CASCADE]",
+    ),
     (
         "EXPLAIN",
         "EXPLAIN [ANALYZE] [VERBOSE] statement\n\

@@ -145,7 +145,9 @@ impl Ingest {
             let work = async move {
                 let rows: Vec<_> =
                     rows.iter().map(|rows| target.fit(rows)).collect::<Result<_>>()?;
-                push.offer(&concat_batches(push.physical(), &rows)?, stamp).await
+                let rows = concat_batches(push.physical(), &rows)?;
+                push.check(&rows)?;
+                push.offer(&rows, stamp).await
             };
             let pushing = AbortOnDrop(self.cpu.spawn(work)).await?;
             Ok(Incoming { push: Arc::clone(&self.push), pushing })

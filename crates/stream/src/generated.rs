@@ -15,6 +15,7 @@ use windrow_core::{Clock, Reader, Result, ScanRequest, Source, SourceBatch, Spli
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::altered::Alteration;
+use crate::checks::Checks;
 use crate::lengths::Lengths;
 
 /// The origin of a column of a stream.
@@ -62,6 +63,8 @@ pub struct Columns {
     pub columns: Vec<Column>,
     /// The maximum lengths of the source's text columns.
     pub lengths: Lengths,
+    /// The conditions that rows meet.
+    pub checks: Checks,
 }
 
 impl Columns {

@@ -3,19 +3,17 @@
 //! Invariant: whether a row of a connector is bad does not depend on which columns a query reads. So the columns
 //! with a length are always read.
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch, nullif};
+use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{self, ColumnDef};
-use windrow_core::{BadRow, Error, Reader, Result, ScanRequest, Source, SourceBatch, Split};
+use windrow_core::{Error, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::parse::characters_max;
 
 use crate::altered::Alteration;
-use crate::intake::render_row;
+use crate::bad::{OnBad, taken_out};
 
 /// Characters of a text that a message shows at most.
 const SHOWN_MAX: usize = 40;
@@ -95,28 +93,6 @@ pub struct Limited {
     pub on_bad: OnBad,
 }
 
-/// The treatment of bad rows: the option `on_bad_row`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnBad {
-    /// They become bad rows.
-    DeadLetter,
-    /// The value becomes NULL.
-    Null,
-    /// Reading fails.
-    Fail,
-}
-
-impl OnBad {
-    /// Parses the option's value, which the connector has validated.
-    pub fn of(option: Option<&str>) -> Self {
-        match option {
-            Some("fail") => Self::Fail,
-            Some("null") => Self::Null,
-            _ => Self::DeadLetter,
-        }
-    }
-}
-
 #[async_trait]
 impl Alteration for Limited {
     fn schema(&self, read: SchemaRef) -> SchemaRef {
@@ -183,30 +159,7 @@ impl LimitedReader {
         for (column, rows) in nulled {
             batch.rows = without(&batch.rows, column, &rows)?;
         }
-        if reasons.is_empty() {
-            return Ok(batch);
-        }
-        reasons.sort_by_key(|(row, _)| *row);
-        reasons.dedup_by_key(|(row, _)| *row);
-        if let (OnBad::Fail, Some((row, reason))) = (self.on_bad, reasons.first()) {
-            let offset = batch.row_offsets.offset(*row);
-            return Err(Error::data(format!("{reason} (offset {offset})")));
-        }
-        let rows = batch.rows.clone();
-        let mut keep = vec![true; rows.num_rows()];
-        for (row, reason) in reasons {
-            if let Some(keep) = keep.get_mut(row) {
-                *keep = false;
-            }
-            let offset = batch.row_offsets.offset(row);
-            batch.bad.push(BadRow { offset, reason, raw: render_row(&rows, row)? });
-        }
-        batch.bad.sort_by_key(|bad| bad.offset);
-        let kept = keep.iter().enumerate().filter(|(_, keep)| **keep);
-        let offsets: Vec<u64> = kept.map(|(row, _)| batch.row_offsets.offset(row)).collect();
-        batch.rows = kept_rows(&rows, keep)?;
-        batch.row_offsets = Arc::new(offsets);
-        Ok(batch)
+        taken_out(batch, reasons, self.on_bad)
     }
 }
 
@@ -222,8 +175,4 @@ fn without(batch: &RecordBatch, column: usize, rows: &[usize]) -> Result<RecordB
         *text = nullif(text, &gone)?;
     }
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
-}
-
-fn kept_rows(rows: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
-    Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
 }

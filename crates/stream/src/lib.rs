@@ -14,7 +14,9 @@
 #![forbid(unsafe_code)]
 
 pub mod altered;
+pub mod bad;
 pub mod caught;
+pub mod checks;
 pub mod followers;
 pub mod generated;
 pub mod history;

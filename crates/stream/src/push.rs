@@ -16,6 +16,7 @@ use windrow_core::{
 use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
 use windrow_storage::wal::{Appended, Offered, Wal};
 
+use crate::checks::Checks;
 use crate::generated::Columns;
 use crate::intake::{Intake, TakenIn, lie_in_1970};
 use crate::kept::BadRows;
@@ -40,6 +41,8 @@ pub struct PushStream {
     pub(crate) columns: Option<Arc<Columns>>,
     /// The maximum lengths of text columns.
     pub(crate) lengths: Lengths,
+    /// The conditions that rows meet.
+    checks: Checks,
     /// The write-ahead log, which appends durable rows to `log`; `None`: the stream is in memory only.
     pub wal: Option<Arc<Wal>>,
     /// The progress of the producers, where there is no write-ahead log.
@@ -140,6 +143,7 @@ impl PushStream {
             clock,
             columns,
             lengths: Lengths::default(),
+            checks: Checks::default(),
             wal: None,
             producers: Mutex::default(),
             spiller: None,
@@ -153,6 +157,26 @@ impl PushStream {
     /// Sets the maximum lengths of text columns.
     pub fn with_lengths(self, lengths: Lengths) -> Self {
         Self { lengths, ..self }
+    }
+
+    /// Sets the conditions that rows meet.
+    pub fn with_checks(self, checks: Checks) -> Self {
+        Self { checks, ..self }
+    }
+
+    /// Checks that rows with the [physical](Self::physical) columns meet the conditions of the stream, for writers that
+    /// insert all of their rows or none. What others append becomes bad rows.
+    ///
+    /// # Errors
+    /// The first row that does not.
+    pub fn check(&self, rows: &RecordBatch) -> Result<()> {
+        if self.checks.is_empty() {
+            return Ok(());
+        }
+        match self.checks.refused(&self.whole(rows)?)? {
+            None => Ok(()),
+            Some(why) => Err(Error::data(format!("a row of stream \"{}\" {why}", self.name))),
+        }
     }
 
     /// Adds a write-ahead log and an archive. Appends then wait while too many rows are not archived.
@@ -373,6 +397,7 @@ impl PushStream {
             behind: vec![],
             place: None,
         };
+        let batch = self.checks.applied(batch)?;
         self.intake.take(batch, self.clock.now_micros())
     }
 

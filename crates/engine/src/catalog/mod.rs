@@ -3,8 +3,11 @@
 //! DataFusion's schema provider (`tables`) has the tables that the planner scans; this catalog has the objects behind
 //! them: streams, the queries of views, the text of each definition. `guarded` is the catalog as one user sees it.
 //!
+//! Sinks and functions share the names of tables, and have tables there that cannot be read.
+//!
 //! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
+mod function_table;
 pub(crate) mod guarded;
 mod materialized;
 pub(crate) mod overlaid;
@@ -22,9 +25,12 @@ use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
+use windrow_sql::parse::{called, parse_kept};
+use windrow_sql::plan::UserFunction;
 use windrow_stream::Stream;
 use windrow_stream::repeated::repeated;
 
+pub(crate) use self::function_table::FunctionTable;
 pub(crate) use self::materialized::Materialized;
 pub(crate) use self::reads::streams_read;
 pub(crate) use self::sink_table::SinkTable;
@@ -76,6 +82,8 @@ struct Entry {
     text: String,
     /// The streams and views that it reads.
     reads: Vec<String>,
+    /// The functions of users that its statement calls.
+    calls: Vec<String>,
 }
 
 /// A named object. Reference tables are DataFusion's own and not listed here.
@@ -89,6 +97,8 @@ pub(crate) enum Object {
     Materialized(Arc<Materialized>),
     /// A sink.
     Sink(Arc<SinkObject>),
+    /// A function.
+    Function(Arc<UserFunction>),
 }
 
 impl Object {
@@ -99,6 +109,7 @@ impl Object {
             Self::View => "view",
             Self::Materialized(_) => "materialized view",
             Self::Sink(_) => "sink",
+            Self::Function(_) => "function",
         }
     }
 }
@@ -131,7 +142,8 @@ impl Catalog {
             return Err(exists(name));
         }
         self.schema.register_table(name.to_owned(), provider).map_err(from_datafusion)?;
-        objects.insert(name.to_owned(), Entry { object, text: text.to_owned(), reads });
+        let calls = calls(&objects, text);
+        objects.insert(name.to_owned(), Entry { object, text: text.to_owned(), reads, calls });
         Ok(())
     }
 
@@ -164,14 +176,18 @@ impl Catalog {
         }
         let committed = commit()?;
         self.schema.switch(name, provider);
-        objects.insert(name.clone(), Entry { object, text: text.to_owned(), reads });
+        let calls = calls(&objects, text);
+        objects.insert(name.clone(), Entry { object, text: text.to_owned(), reads, calls });
         Ok(committed)
     }
 
     /// Replaces the statement of an object.
     pub(crate) fn retext(&self, name: &str, text: &str) {
-        if let Some(entry) = self.objects.lock().get_mut(name) {
+        let mut objects = self.objects.lock();
+        let calls = calls(&objects, text);
+        if let Some(entry) = objects.get_mut(name) {
             text.clone_into(&mut entry.text);
+            entry.calls = calls;
         }
     }
 
@@ -266,7 +282,7 @@ impl Catalog {
                 !view.bounded && view.reads.iter().all(ends)
             }
             Some(Object::Stream(stream)) => stream.push().is_some(),
-            Some(Object::View | Object::Sink(_)) | None => false,
+            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => false,
         }
     }
 
@@ -307,7 +323,9 @@ impl Catalog {
     pub(crate) fn sinks(&self) -> Vec<Arc<SinkObject>> {
         let sink = |object| match object {
             Object::Sink(sink) => Some(sink),
-            Object::Stream(_) | Object::View | Object::Materialized(_) => None,
+            Object::Stream(_) | Object::View | Object::Materialized(_) | Object::Function(_) => {
+                None
+            }
         };
         self.all().into_iter().filter_map(sink).collect()
     }
@@ -317,14 +335,29 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// Returns the names of the objects that read an object.
+    /// Returns the names of the objects that read an object, or call a function. They include those that could not be
+    /// opened and call it: what has become of their state depends on it.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
-        objects
-            .iter()
-            .filter(|(_, e)| e.reads.iter().any(|r| r == name))
-            .map(|(n, _)| n.clone())
-            .collect()
+        let readers =
+            objects.iter().filter(|(_, e)| e.reads.iter().chain(&e.calls).any(|r| r == name));
+        let mut readers: Vec<String> = readers.map(|(n, _)| n.clone()).collect();
+        if matches!(objects.get(name).map(|e| &e.object), Some(Object::Function(_))) {
+            let broken = self.broken.lock();
+            let callers = broken.iter().filter(|(_, b)| names_called(&b.text).contains(name));
+            readers.extend(callers.map(|(n, _)| n.clone()));
+        }
+        readers
+    }
+
+    /// Returns the functions, in order of name.
+    pub(crate) fn functions(&self) -> Vec<Arc<UserFunction>> {
+        let objects = self.objects.lock();
+        let functions = objects.values().filter_map(|e| match &e.object {
+            Object::Function(function) => Some(Arc::clone(function)),
+            _ => None,
+        });
+        functions.collect()
     }
 
     /// Removes an object or a reference table. The query of a materialized view is stopped; followers of its rows get an
@@ -345,7 +378,7 @@ impl Catalog {
                     push.log.fail(Arc::new(dropped("stream", name)));
                 }
             }
-            Some(Object::View | Object::Sink(_)) | None => {}
+            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => {}
         }
         self.schema.deregister_table(name).map(|_| ()).map_err(from_datafusion)
     }
@@ -355,7 +388,7 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.bounded,
             Some(Object::Stream(stream)) => stream.is_bounded(),
-            Some(Object::View | Object::Sink(_)) | None => true,
+            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => true,
         }
     }
 
@@ -364,7 +397,7 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.reads.iter().all(|n| self.is_replayable(n)),
             Some(Object::Stream(stream)) => stream.replayable,
-            Some(Object::View | Object::Sink(_)) | None => true,
+            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => true,
         }
     }
 
@@ -425,7 +458,8 @@ impl Catalog {
     pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
         reads.iter().try_for_each(|name| match self.get(name) {
             Some(Object::Materialized(view)) => view.check(),
-            Some(Object::Stream(_) | Object::View | Object::Sink(_)) | None => Ok(()),
+            Some(Object::Stream(_) | Object::View | Object::Sink(_) | Object::Function(_))
+            | None => Ok(()),
         })
     }
 }
@@ -438,6 +472,22 @@ impl Streams for Catalog {
     fn waits_for_pushes(&self, name: &str) -> bool {
         Self::waits_for_pushes(self, name)
     }
+}
+
+/// Returns the functions of users among those that a statement calls.
+fn calls(objects: &BTreeMap<String, Entry>, text: &str) -> Vec<String> {
+    let is_function = |e: &Entry| matches!(e.object, Object::Function(_));
+    if !objects.values().any(is_function) {
+        return vec![];
+    }
+    let names = names_called(text).into_iter();
+    names.filter(|name| objects.get(name).is_some_and(is_function)).collect()
+}
+
+/// Returns the names of all functions that a statement calls.
+fn names_called(text: &str) -> BTreeSet<String> {
+    let statements = parse_kept(text).unwrap_or_default();
+    statements.iter().flat_map(|parsed| called(&parsed.statement)).collect()
 }
 
 /// Returns the error of replacing an object that another one reads.

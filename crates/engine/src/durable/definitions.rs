@@ -50,11 +50,20 @@ pub(crate) enum Kind {
     Insert,
     /// A sink.
     Sink,
+    /// A function.
+    Function,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Stream, Self::View, Self::MaterializedView, Self::Table, Self::Insert, Self::Sink];
+    const ALL: [Self; 7] = [
+        Self::Stream,
+        Self::View,
+        Self::MaterializedView,
+        Self::Table,
+        Self::Insert,
+        Self::Sink,
+        Self::Function,
+    ];
 
     /// Returns its name in the file.
     pub(crate) fn as_str(self) -> &'static str {
@@ -65,6 +74,7 @@ impl Kind {
             Self::Table => "table",
             Self::Insert => "insert",
             Self::Sink => "sink",
+            Self::Function => "function",
         }
     }
 }

@@ -109,6 +109,7 @@ fn drop_word(kind: Kind) -> &'static str {
         Kind::MaterializedView | Kind::Insert => "MATERIALIZED VIEW",
         Kind::Table => "TABLE",
         Kind::Sink => "SINK",
+        Kind::Function => "FUNCTION",
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
-use datafusion::execution::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Limits};
 use windrow_sql::plan::{PlannerNames, TIME_ZONE};
 
-use crate::access::Access;
+use crate::access::{Access, Role};
 use crate::catalog::Catalog;
 use crate::catalog::overlaid::OverlaidCatalogs;
 use crate::durable::definitions::Definition;
@@ -106,6 +106,12 @@ impl StatementContext {
     /// Returns the settings, functions and catalogs as they are now.
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.session.state();
+        for function in self.catalog().functions() {
+            if self.access.has(Role::Read, function.name()) {
+                // It returns a function that it replaces, and never fails.
+                drop(state.register_udf(function.to_udf()));
+            }
+        }
         state.config_mut().set_extension(Arc::clone(&self.skipped.scans));
         if self.restoring.as_ref().is_some_and(|definition| !definition.named_by_text) {
             state.config_mut().set_extension(Arc::new(PlannerNames));

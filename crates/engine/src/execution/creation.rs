@@ -115,6 +115,8 @@ pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
         Some(Object::Stream(_)) => "stream",
         Some(Object::View | Object::Materialized(_)) => "view",
         Some(Object::Sink(sink)) => return remove_sink(cx, &sink).await,
+        // Queries that call it have it.
+        Some(Object::Function(_)) => return cx.catalog().remove(name),
         None => "table",
     };
     cx.instance.release(name).await;

@@ -8,7 +8,7 @@ use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
 
 use super::Session;
-use crate::catalog::{Object, SinkTable};
+use crate::catalog::{FunctionTable, Object, SinkTable};
 use crate::names::{CATALOG, SCHEMA};
 
 /// An object that can be read.
@@ -77,8 +77,10 @@ impl Session {
                     // It may have been dropped meanwhile.
                     let table = provider.table(&name).await.map_err(from_datafusion)?;
                     let Some(table) = table else { continue };
-                    if table.downcast_ref::<SinkTable>().is_some() {
-                        // Its rows are elsewhere.
+                    if table.downcast_ref::<SinkTable>().is_some()
+                        || table.downcast_ref::<FunctionTable>().is_some()
+                    {
+                        // Its rows are elsewhere, or it has none.
                         continue;
                     }
                     objects.push(ObjectInfo {
@@ -121,7 +123,7 @@ impl Session {
             Some(Object::Stream(_)) => ObjectKind::Stream,
             Some(Object::Materialized(_)) => ObjectKind::MaterializedView,
             Some(Object::View) => ObjectKind::View,
-            Some(Object::Sink(_)) | None => ObjectKind::Table,
+            Some(Object::Sink(_) | Object::Function(_)) | None => ObjectKind::Table,
         }
     }
 }

@@ -154,7 +154,7 @@ fn source(catalog: &Catalog, name: &str) -> Result<Arc<Materialized>> {
                     "Give the sink a query: CREATE SINK … AS SELECT * FROM {name} WITH (…)."
                 )))
         }
-        Some(Object::Sink(_)) | None => catalog.materialized(name),
+        Some(Object::Sink(_) | Object::Function(_)) | None => catalog.materialized(name),
     }
 }
 

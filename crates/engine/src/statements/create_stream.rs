@@ -10,17 +10,19 @@ use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema, sql_typ
 use windrow_sql::parse::{self, OptionItem};
 use windrow_storage::wal::Durability;
 use windrow_stream::altered::Altered;
+use windrow_stream::bad::OnBad;
+use windrow_stream::checks::{Checked, Checks};
 use windrow_stream::generated::{Columns, Generated};
 use windrow_stream::history::History;
 use windrow_stream::intake::Intake;
-use windrow_stream::lengths::{Lengths, Limited, OnBad};
+use windrow_stream::lengths::{Lengths, Limited};
 use windrow_stream::log::StreamLog;
 use windrow_stream::places::Places;
 use windrow_stream::push::PushStream;
 use windrow_stream::retention::Retention;
 use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
-use super::declared_columns::{declared_columns, event_time, has_unsaid_times};
+use super::declared_columns::{checks, declared_columns, event_time, has_unsaid_times};
 use super::replay::replay;
 use super::stream_options::{
     EngineOptions, durability, engine_options, intake_of_connector, no_options, no_push_options,
@@ -130,6 +132,13 @@ impl CreateStream {
         if options.is_replay() {
             no_push_options(options)?;
             no_retention(options)?;
+            if let Some(check) = create.checks.first() {
+                return Err(Error::sql(format!(
+                    "stream \"{name}\" replays rows that were checked"
+                ))
+                .with_place(check.place)
+                .with_hint("Remove the check, or create a view with WHERE."));
+            }
             let (source, schema, of) = replay(cx, create, &options.rest)?;
             if of == name {
                 return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
@@ -138,14 +147,14 @@ impl CreateStream {
             let (source, columns, reads) = (Some(source), None, vec![of]);
             return Ok(StreamColumns { schema, source, columns, reads });
         }
-        let columns = match create.columns.as_slice() {
+        let mut columns = match create.columns.as_slice() {
             [] => None,
             columns => {
                 Some(declared_columns(&cx.state(), columns, &cx.instance.parts.clock).await?)
             }
         };
         let intake = columns.as_ref().and_then(Columns::intake);
-        let (source, schema) = match &options.connector {
+        let (mut source, schema) = match &options.connector {
             Some(_) if intake.is_some() => return Err(intake_of_connector(name)),
             Some(connector) => {
                 let source = self.open(cx, connector, options, columns.as_ref()).await?;
@@ -162,6 +171,11 @@ impl CreateStream {
                 (None, Arc::clone(&columns.schema))
             }
         };
+        if !create.checks.is_empty() {
+            let checks = checks(&cx.state(), name, &schema, &create.checks)?;
+            source = source.map(|source| checked(source, &checks, options));
+            columns = columns.map(|columns| Columns { checks, ..columns });
+        }
         let event_time = match &create.watermark {
             Some(clause) => Some(event_time(&cx.state(), &schema, clause)?),
             // Processing time never goes back, so no row is late by it.
@@ -211,6 +225,12 @@ impl CreateStream {
         }
         Ok(source)
     }
+}
+
+/// Returns a source whose rows are checked.
+fn checked(source: Arc<dyn Source>, checks: &Checks, options: &EngineOptions) -> Arc<dyn Source> {
+    let on_bad = OnBad::of(options.of_connector("on_bad_row"));
+    Arc::new(Altered::new(source, Checked { checks: checks.clone(), on_bad }))
 }
 
 /// A stream that is being created.
@@ -300,6 +320,7 @@ impl NewStream<'_> {
         durability: Option<Durability>,
     ) -> Result<Arc<PushStream>> {
         let lengths = columns.as_ref().map_or_else(Lengths::default, |c| c.lengths.clone());
+        let checks = columns.as_ref().map_or_else(Checks::default, |c| c.checks.clone());
         let generated = columns.filter(Columns::any_generated).map(Arc::new);
         let parts = &self.cx.instance.parts;
         let time = schema.event_time().map(|e| e.index);
@@ -319,7 +340,8 @@ impl NewStream<'_> {
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(self.name.to_owned(), log, intake, bad_rows, clock, generated)
-            .with_lengths(lengths);
+            .with_lengths(lengths)
+            .with_checks(checks);
         Ok(Arc::new(match durable {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,

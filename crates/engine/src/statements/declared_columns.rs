@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
+use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, ExprSchemable, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use sqlparser::ast::{
@@ -13,10 +13,11 @@ use sqlparser::ast::{
     Ident, ObjectName,
 };
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
-use windrow_core::{Clock, Error, EventTimeColumn, Result};
+use windrow_core::{Clock, Error, EventTimeColumn, Result, sql_type};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::parse::{WatermarkClause, characters_max, is_proctime};
-use windrow_sql::plan::physical_expression;
+use windrow_sql::parse::{CheckClause, WatermarkClause, characters_max, is_proctime};
+use windrow_sql::plan::{depends_on_arguments, physical_expression};
+use windrow_stream::checks::{Check, Checks};
 use windrow_stream::generated::{Column, Columns, IntakeTime};
 use windrow_stream::lengths::Lengths;
 
@@ -88,7 +89,65 @@ pub(super) async fn declared_columns(
         });
     }
     let lengths = Lengths::of(columns.iter().filter(|column| generated(column).is_none()));
-    Ok(Columns { schema, physical, columns: kinds, lengths })
+    let checks = Checks::default();
+    Ok(Columns { schema, physical, columns: kinds, lengths, checks })
+}
+
+/// Returns the checks of a stream with these columns. One without a name is called by the stream and the column that it is
+/// about, as in PostgreSQL.
+///
+/// # Errors
+/// When a condition does not fit the columns, is no boolean, or depends on more than them.
+pub(super) fn checks(
+    state: &SessionState,
+    stream: &str,
+    schema: &SchemaRef,
+    clauses: &[CheckClause],
+) -> Result<Checks> {
+    let df_schema = DFSchema::try_from(Arc::clone(schema)).map_err(from_datafusion)?;
+    let mut taken: Vec<String> =
+        clauses.iter().filter_map(|c| c.name.as_ref().map(ident_name)).collect();
+    let mut checks = Vec::with_capacity(clauses.len());
+    for clause in clauses {
+        let planned = || {
+            let expr = ExprWithAlias { expr: clause.expr.clone(), alias: None };
+            let expr = state
+                .create_logical_expr_from_sql_expr(expr, &df_schema)
+                .map_err(from_datafusion)?;
+            depends_on_arguments(&expr, "a check")?;
+            let data_type = expr.get_type(&df_schema).map_err(from_datafusion)?;
+            if !matches!(data_type, ArrowType::Boolean | ArrowType::Null) {
+                let found = sql_type(&data_type);
+                return Err(Error::sql(format!("a check is a condition, and this is {found}"))
+                    .with_hint("Write a comparison: CHECK (amount > 0)."));
+            }
+            let mut names: Vec<String> =
+                expr.column_refs().into_iter().map(|c| c.name.clone()).collect();
+            names.sort_unstable();
+            let expr = expr.cast_to(&ArrowType::Boolean, &df_schema).map_err(from_datafusion)?;
+            Ok((physical_expression(state, expr, &df_schema)?, names))
+        };
+        let placed = |e: Error| if e.place().is_none() { e.with_place(clause.place) } else { e };
+        let (condition, columns) = planned().map_err(placed)?;
+        let name = match &clause.name {
+            Some(name) => ident_name(name),
+            None => {
+                let about = match columns.as_slice() {
+                    [column] => format!("{stream}_{column}_check"),
+                    _ => format!("{stream}_check"),
+                };
+                let mut numbered = (1..).map(|n| format!("{about}{n}"));
+                let mut name = about.clone();
+                while taken.contains(&name) {
+                    name = numbered.next().unwrap_or_default();
+                }
+                taken.push(name.clone());
+                name
+            }
+        };
+        checks.push(Check { name, condition });
+    }
+    Ok(Checks(checks))
 }
 
 /// Returns the event time that `WATERMARK FOR column AS column - INTERVAL …` declares.

@@ -74,7 +74,8 @@ impl Drop {
         let readers = catalog.readers(name);
         if let Some(reader) = readers.first() {
             if !self.0.cascade {
-                return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+                let verb = if self.0.kind == DropKind::Function { "called" } else { "read" };
+                return Err(Error::sql(format!("\"{name}\" is {verb} by \"{reader}\""))
                     .with_hint(format!("Drop \"{reader}\" first, or use CASCADE.")));
             }
             for reader in &readers {
@@ -96,6 +97,7 @@ impl Drop {
             | (Some(Object::View | Object::Materialized(_)), DropKind::View)
             | (Some(Object::Materialized(_)), DropKind::MaterializedView)
             | (Some(Object::Sink(_)), DropKind::Sink)
+            | (Some(Object::Function(_)), DropKind::Function)
             | (None, DropKind::Table) => true,
             (Some(_) | None, _) => false,
         };
@@ -112,6 +114,9 @@ impl Drop {
 async fn drop_with_readers(cx: &StatementContext, name: &str) -> Result<()> {
     for reader in cx.catalog().readers(name) {
         Box::pin(drop_with_readers(cx, &reader)).await?;
+    }
+    if cx.catalog().forget_broken(name) {
+        return forget(cx, name);
     }
     if cx.catalog().exists(name) { remove(cx, name).await } else { Ok(()) }
 }
@@ -140,5 +145,6 @@ fn kind_name(kind: DropKind) -> &'static str {
         DropKind::MaterializedView => "materialized view",
         DropKind::Table => "table",
         DropKind::Sink => "sink",
+        DropKind::Function => "function",
     }
 }

@@ -234,7 +234,9 @@ async fn insert_bounded(
     let mut rows = cx.executor().stream(plan).skipping(&cx.skipped);
     let mut batches = Vec::new();
     while let Some(batch) = rows.try_next().await? {
-        batches.push(target.fit(&batch)?);
+        let batch = target.fit(&batch)?;
+        push.check(&batch)?;
+        batches.push(batch);
     }
     let (mut inserted, mut bad, mut in_1970) = (0, 0, true);
     for batch in &concatenated(batches)? {

@@ -11,6 +11,7 @@
 
 pub(crate) mod continuous_insert;
 mod copy;
+mod create_function;
 mod create_sink;
 mod create_stream;
 mod create_view;
@@ -159,6 +160,9 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         parse::Statement::CreateSink(create) => {
             Box::new(create_sink::CreateSink { create: *create, text })
         }
+        parse::Statement::CreateFunction(create) => {
+            Box::new(create_function::CreateFunction { create: *create, text })
+        }
         parse::Statement::PauseSink { sink, resume } => {
             Box::new(pause_sink::PauseSink { sink, resume })
         }
@@ -184,6 +188,9 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         }
         parse::Statement::ShowCreate(name) => Box::new(show::ShowCreate(name)),
         parse::Statement::Describe(name) => Box::new(show::Describe(name)),
+        parse::Statement::DescribeFunction(name) => {
+            Box::new(show_functions::DescribeFunction(name))
+        }
         parse::Statement::Drop(drop) => Box::new(drop::Drop(drop)),
         parse::Statement::Set(set) => Box::new(set::Set(set)),
         parse::Statement::Summarize(query) => Box::new(summarize::Summarize { query: *query }),

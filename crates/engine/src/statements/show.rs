@@ -13,6 +13,7 @@ use windrow_sql::parse::{ShowKind, masked};
 
 use super::create_stream::file_table;
 use super::file_relations::file_named;
+use super::show_functions::function_described;
 use super::{Answer, Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -88,8 +89,10 @@ async fn show_tables(cx: &StatementContext) -> Result<Outcome> {
     let catalog = cx.catalog();
     let mut names = catalog.names();
     names.retain(|name| cx.access.has(Role::Read, name));
-    // The rows of sinks are where they write them.
-    names.retain(|name| !matches!(catalog.get(name), Some(Object::Sink(_))));
+    // The rows of sinks are where they write them, and functions have none.
+    let has_none =
+        |name: &String| matches!(catalog.get(name), Some(Object::Sink(_) | Object::Function(_)));
+    names.retain(|name| !has_none(name));
     let kind = |name: &String| catalog.get(name).map_or("table", |object| Object::kind(&object));
     let kinds: Vec<&str> = names.iter().map(kind).collect();
     let names: ArrayRef = Arc::new(StringArray::from_iter_values(&names));
@@ -153,6 +156,9 @@ impl Statement for Describe {
                 return described(&file_table(cx, &file.value, &[]).await?.schema()).await;
             }
             let table = match plain_name(&self.0) {
+                Ok(name) if matches!(cx.catalog().get(&name), Some(Object::Function(_))) => {
+                    return function_described(cx, &name).await;
+                }
                 Ok(name) if !cx.catalog().exists(&name) => {
                     return Err(cx.catalog().missing("stream, view or table", &name));
                 }

@@ -1,4 +1,5 @@
-//! `SHOW FUNCTIONS [LIKE pattern]`: all functions, with their syntax and a description.
+//! `SHOW FUNCTIONS [LIKE pattern]`, `DESCRIBE FUNCTION name`: functions with their syntax and a description. That of a
+//! user's function is its body.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Documentation, TypeSignature};
-use windrow_core::Result;
+use sqlparser::ast::ObjectName;
+use windrow_core::{Error, ErrorKind, Result};
+use windrow_sql::diagnostics::nearest;
 
 use super::function_descriptions::{DESCRIBED_HERE, WINDOWS};
 use super::show::rows;
@@ -17,6 +20,7 @@ use crate::access::admission::Weight;
 use crate::catalog::Catalog;
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::Outcome;
+use crate::names::plain_name;
 
 /// `SHOW FUNCTIONS [LIKE pattern]`.
 #[derive(Debug)]
@@ -52,16 +56,60 @@ impl Statement for ShowFunctions {
                 let mut keeps = like.values().iter();
                 all.retain(|_, _| keeps.next().unwrap_or(false));
             }
-            let text = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
-            rows(vec![
-                ("name", text(all.keys().map(|(name, _)| name.as_str()).collect())),
-                ("kind", text(all.keys().map(|(_, kind)| *kind).collect())),
-                ("syntax", text(all.values().map(|f| f.syntax.as_str()).collect())),
-                ("description", text(all.values().map(|f| f.description.as_str()).collect())),
-            ])
-            .await
+            listed(&all).await
         })
     }
+}
+
+/// `DESCRIBE FUNCTION name`.
+#[derive(Debug)]
+pub(crate) struct DescribeFunction(pub(super) ObjectName);
+
+impl Statement for DescribeFunction {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("DESCRIBE", None)
+    }
+
+    fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
+        // Functions of users without a grant are not known.
+        Ok(())
+    }
+
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
+    }
+
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move { function_described(cx, &plain_name(&self.0)?).await })
+    }
+}
+
+/// Returns the rows of `SHOW FUNCTIONS` of one name.
+///
+/// # Errors
+/// When there is no such function.
+pub(super) async fn function_described(cx: &StatementContext, name: &str) -> Result<Outcome> {
+    let mut all = functions(&cx.state());
+    if !all.keys().any(|(known, _)| known == name) {
+        let error = Error::new(ErrorKind::NotFound, format!("function \"{name}\" does not exist"));
+        return Err(match nearest(name, all.keys().map(|(known, _)| known.as_str())) {
+            Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+            None => error.with_hint("SHOW FUNCTIONS lists all functions."),
+        });
+    }
+    all.retain(|(known, _), _| known == name);
+    listed(&all).await
+}
+
+async fn listed(all: &BTreeMap<(String, &'static str), Function>) -> Result<Outcome> {
+    let text = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
+    rows(vec![
+        ("name", text(all.keys().map(|(name, _)| name.as_str()).collect())),
+        ("kind", text(all.keys().map(|(_, kind)| *kind).collect())),
+        ("syntax", text(all.values().map(|f| f.syntax.as_str()).collect())),
+        ("description", text(all.values().map(|f| f.description.as_str()).collect())),
+    ])
+    .await
 }
 
 /// All functions, by name and kind, without those that only the parser uses (their names have a `$`).

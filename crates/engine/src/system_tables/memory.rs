@@ -26,7 +26,7 @@ pub(super) fn memory(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         let log = match &object {
             Object::Stream(stream) => stream.push().map(|push| &push.log),
             Object::Materialized(view) => Some(&view.log),
-            Object::View | Object::Sink(_) => None,
+            Object::View | Object::Sink(_) | Object::Function(_) => None,
         };
         rows.extend(log.map(|log| ("rows", Some(name), log.memory_bytes() as u64)));
     }

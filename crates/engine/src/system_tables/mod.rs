@@ -241,7 +241,7 @@ fn listed<T>(
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &[Kind::Stream], |object| match object {
         Object::Stream(stream) => Some(stream),
-        Object::View | Object::Materialized(_) | Object::Sink(_) => None,
+        Object::View | Object::Materialized(_) | Object::Sink(_) | Object::Function(_) => None,
     });
     let all: Vec<_> = all.into_iter().map(|(listed, _)| listed).collect();
     let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
@@ -277,7 +277,7 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &kinds, |object| match object {
         Object::Materialized(view) => Some(Some(view)),
         Object::View => Some(None),
-        Object::Stream(_) | Object::Sink(_) => None,
+        Object::Stream(_) | Object::Sink(_) | Object::Function(_) => None,
     });
     let kept = |v: &(Listed<View>, Kind)| v.0.object.clone().flatten();
     let materialized = |v: &(Listed<View>, Kind)| match &v.0.object {
@@ -426,7 +426,7 @@ fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let spiller = |object: &Object| match object {
         Object::Materialized(view) => view.spiller.clone(),
         Object::Stream(stream) => stream.kept().and_then(|push| push.spiller.clone()),
-        Object::View | Object::Sink(_) => None,
+        Object::View | Object::Sink(_) | Object::Function(_) => None,
     };
     let mut all = Vec::new();
     for (name, object, _) in catalog.definitions() {

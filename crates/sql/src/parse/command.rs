@@ -10,7 +10,7 @@ use super::errors::{LEADING, from_parser};
 use super::interval::interval;
 use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
 use super::tail::Tail;
-use super::{copy, engine, insert, parser, query, sink};
+use super::{copy, engine, function, insert, parser, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -84,16 +84,21 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
         ddl::create_stream(cursor, head)
     } else if cursor.eat(&["SINK"]) {
         sink::create_sink(cursor, head, end)
+    } else if cursor.eat(&["FUNCTION"]) {
+        function::create_function(cursor, head, end)
+    } else if cursor.eat(&["MACRO"]) {
+        Err(function::no_macro(at))
     } else if cursor.eat(&["SUBSCRIPTION"]) {
         Err(later("CREATE SUBSCRIPTION", at))
     } else {
         passed(tokens, end).map_err(|error| match unquoted(cursor.peek(0)) {
             Some(word) if error.place() == Some(at) && error.hints().is_empty() => {
-                let kinds = ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "SINK", "EXTERNAL"];
+                let kinds =
+                    ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "SINK", "FUNCTION", "EXTERNAL"];
                 match nearest(word, kinds) {
                     Some(near) => error.with_hint(format!("Did you mean {near}?")),
                     None => error.with_hint(
-                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, SINK, TABLE or EXTERNAL TABLE.",
+                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, SINK, FUNCTION, TABLE or EXTERNAL TABLE.",
                     ),
                 }
             }
@@ -111,6 +116,7 @@ fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result
         ("MATERIALIZED", "MATERIALIZED VIEW"),
         ("VIEW", "VIEW"),
         ("SINK", "SINK"),
+        ("FUNCTION", "FUNCTION"),
     ];
     let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
         return passed(tokens, end);
@@ -230,8 +236,15 @@ fn verify(mut cursor: Cursor<'_>) -> Result<Statement> {
 fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
     if cursor.eat(&["CREATE"]) {
-        let kinds: [&[&str]; 6] =
-            [&["MATERIALIZED", "VIEW"], &["STREAM"], &["SOURCE"], &["TABLE"], &["VIEW"], &["SINK"]];
+        let kinds: [&[&str]; 7] = [
+            &["MATERIALIZED", "VIEW"],
+            &["STREAM"],
+            &["SOURCE"],
+            &["TABLE"],
+            &["VIEW"],
+            &["SINK"],
+            &["FUNCTION"],
+        ];
         // A word for the kind may also be the name: SHOW CREATE stream.
         let kind = kinds.iter().find(|k| cursor.sees(k) && cursor.rest().len() > k.len());
         if let Some(kind) = kind {
@@ -288,6 +301,12 @@ fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Res
     if cursor.sees(&["TABLE"]) && cursor.rest().len() > 1 {
         cursor.advance();
     }
+    if cursor.sees(&["FUNCTION"]) && cursor.rest().len() > 1 {
+        cursor.advance();
+        let name = cursor.name("the name of a function")?;
+        cursor.expect_end()?;
+        return Ok(Statement::DescribeFunction(name));
+    }
     let name = match copy::file(&mut cursor) {
         Some(file) => file,
         None => cursor.name("a name, or a file in single quotes")?,
@@ -298,19 +317,21 @@ fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Res
 
 fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
-    let kinds: [(&[&str], DropKind); 6] = [
+    let kinds: [(&[&str], DropKind); 7] = [
         (&["STREAM"], DropKind::Stream),
         (&["SOURCE"], DropKind::Stream),
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
         (&["VIEW"], DropKind::View),
         (&["TABLE"], DropKind::Table),
         (&["SINK"], DropKind::Sink),
+        (&["FUNCTION"], DropKind::Function),
     ];
     let Some((_, kind)) = kinds.iter().find(|(words, _)| cursor.eat(words)) else {
         return passed(tokens, end).map_err(|error| match error.place() {
             // The parser's list of what it expects lacks our own statements.
             Some(place) if place == cursor.place() && error.message().starts_with("expected") => {
-                let what = "STREAM, VIEW, MATERIALIZED VIEW, SINK, TABLE or SCHEMA after DROP";
+                let what =
+                    "STREAM, VIEW, MATERIALIZED VIEW, SINK, FUNCTION, TABLE or SCHEMA after DROP";
                 error.hints().iter().cloned().fold(cursor.expected(what), Error::with_hint)
             }
             _ => error,

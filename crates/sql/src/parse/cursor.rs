@@ -72,6 +72,11 @@ impl<'a> Cursor<'a> {
         self.tokens.get(self.at).map_or(self.end, |t| place_of(t.span))
     }
 
+    /// The place after the last token.
+    pub(super) fn end(&self) -> Place {
+        self.end
+    }
+
     /// The place of the token before the cursor.
     pub(super) fn place_before(&self) -> Place {
         let before = self.at.checked_sub(1).and_then(|i| self.tokens.get(i));

@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, DataType, Expr, FunctionArguments, GeneratedAs,
-    Ident, TimezoneInfo,
+    Ident, Spanned, TimezoneInfo,
 };
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -12,7 +12,9 @@ use super::cursor::{Cursor, is_word, place_of, spanning};
 use super::dialect::METADATA;
 use super::errors::from_parser;
 use super::interval::interval;
-use super::statement::{CreateStream, CreateView, OptionItem, Statement, WatermarkClause};
+use super::statement::{
+    CheckClause, CreateStream, CreateView, OptionItem, Statement, WatermarkClause,
+};
 use super::tail::{self, Tail};
 use super::{parser, query_in};
 
@@ -72,12 +74,12 @@ pub(super) fn if_not_exists(cursor: &mut Cursor<'_>) -> Result<bool> {
 pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statement> {
     let if_not_exists = if_not_exists(&mut cursor)?;
     let name = cursor.name("the name of the stream")?;
-    let (columns, watermark) = if cursor.peek(0) == &Token::LParen {
+    let Declared { columns, watermark, checks } = if cursor.peek(0) == &Token::LParen {
         let open = cursor.place();
         let inner = cursor.parenthesized()?;
         columns(inner.rest(), spanning(open, cursor.place_before()), cursor.place_before())?
     } else {
-        (vec![], None)
+        Declared::default()
     };
     let options = options(&mut cursor)?;
     cursor.expect_end()?;
@@ -88,16 +90,22 @@ pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statem
         ));
     }
     let or_replace = head.or_replace;
-    let stream = CreateStream { or_replace, if_not_exists, name, columns, watermark, options };
+    let stream =
+        CreateStream { or_replace, if_not_exists, name, columns, checks, watermark, options };
     Ok(Statement::CreateStream(stream))
 }
 
-fn columns(
-    tokens: &[TokenWithSpan],
-    list: Place,
-    end: Place,
-) -> Result<(Vec<ColumnDef>, Option<WatermarkClause>)> {
-    let mut reader = ColumnReader { tokens, end, parser: parser(tokens), watermark: None };
+/// What is between the parentheses.
+#[derive(Default)]
+struct Declared {
+    columns: Vec<ColumnDef>,
+    watermark: Option<WatermarkClause>,
+    checks: Vec<CheckClause>,
+}
+
+fn columns(tokens: &[TokenWithSpan], list: Place, end: Place) -> Result<Declared> {
+    let mut reader =
+        ColumnReader { tokens, end, parser: parser(tokens), watermark: None, checks: vec![] };
     let mut columns: Vec<ColumnDef> = vec![];
     loop {
         if reader.parser.peek_token_ref().token == Token::EOF {
@@ -117,8 +125,8 @@ fn columns(
             break;
         }
     }
-    let watermark = reader.watermark;
-    if columns.is_empty() && watermark.is_none() {
+    let (watermark, checks) = (reader.watermark, reader.checks);
+    if columns.is_empty() && watermark.is_none() && checks.is_empty() {
         return Err(Error::sql("the column list is empty")
             .with_place(list)
             .with_hint("Leave the parentheses out to take the columns from the data."));
@@ -134,11 +142,11 @@ fn columns(
             .with_place(place_of(mark.column.span))
             .with_hint(crate::diagnostics::did_you_mean(&name, known, "columns")));
     }
-    Ok((columns, watermark))
+    Ok(Declared { columns, watermark, checks })
 }
 
 /// An identifier, folded as in the catalog.
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
@@ -150,10 +158,11 @@ struct ColumnReader<'t> {
     end: Place,
     parser: Parser<'static>,
     watermark: Option<WatermarkClause>,
+    checks: Vec<CheckClause>,
 }
 
 impl ColumnReader<'_> {
-    /// A column, or `None` when it was a watermark.
+    /// A column, or `None` when it was a watermark or a check.
     fn element(&mut self) -> Result<Option<ColumnDef>> {
         let [first, second] = self.parser.peek_tokens_ref();
         let at = place_of(first.span);
@@ -171,24 +180,85 @@ impl ColumnReader<'_> {
             self.mark(column, expr, at)?;
             return Ok(None);
         }
-        let constraint = ["PRIMARY", "UNIQUE", "FOREIGN", "CONSTRAINT", "CHECK"];
-        let key = is_word(&second.token, "KEY") || second.token == Token::LParen;
+        let opens = second.token == Token::LParen;
+        if is_word(&first.token, "CHECK") && opens {
+            self.check(None, at)?;
+            return Ok(None);
+        }
+        let named = is_word(&self.parser.peek_nth_token_ref(2).token, "CHECK");
+        if is_word(&first.token, "CONSTRAINT") && named {
+            self.parser.next_token();
+            let name = self.parser.parse_identifier().map_err(|e| self.error(e))?;
+            self.check(Some(name), at)?;
+            return Ok(None);
+        }
+        let constraint = ["PRIMARY", "UNIQUE", "FOREIGN", "CONSTRAINT"];
+        let key = is_word(&second.token, "KEY")
+            || opens
+            || ["PRIMARY", "UNIQUE", "FOREIGN"]
+                .iter()
+                .any(|w| is_word(&self.parser.peek_nth_token_ref(2).token, w));
         if constraint.iter().any(|w| is_word(&first.token, w)) && key {
-            return Err(Error::sql("a stream has no table constraints")
+            return Err(Error::sql("a stream has no table constraints but CHECK")
                 .with_place(at)
-                .with_hint("Remove it; a view can drop duplicates or check rows."));
+                .with_hint("Remove it; a view can drop duplicates."));
         }
         if is_word(&second.token, "AS") {
             return self.without_type(at).map(Some);
         }
-        let column = self.parser.parse_column_def().map_err(|e| self.error(e))?;
+        let mut column = self.parser.parse_column_def().map_err(|e| self.error(e))?;
         if is_word(&self.parser.peek_token_ref().token, "LATENESS") {
             self.lateness(&column.name)?;
         }
+        let (checks, options) = std::mem::take(&mut column.options)
+            .into_iter()
+            .partition(|o| matches!(o.option, ColumnOption::Check(_)));
+        column.options = options;
+        self.column_checks(checks)?;
         for option in &column.options {
             supported(&column, &option.option)?;
         }
         Ok(Some(column))
+    }
+
+    /// `CHECK (expr)` at the cursor, which `name` precedes.
+    fn check(&mut self, name: Option<Ident>, at: Place) -> Result<()> {
+        self.parser.next_token();
+        self.parser.expect_token(&Token::LParen).map_err(|e| self.error(e))?;
+        let expr = self.parser.parse_expr().map_err(|e| self.error(e))?;
+        self.parser.expect_token(&Token::RParen).map_err(|e| self.error(e))?;
+        let place = spanning(at, place_of(self.parser.get_current_token().span));
+        self.add_check(CheckClause { name, expr, place })
+    }
+
+    /// The checks among the options of a column.
+    fn column_checks(&mut self, options: Vec<ColumnOptionDef>) -> Result<()> {
+        for option in options {
+            let ColumnOption::Check(check) = option.option else { continue };
+            let place = place_of(check.expr.span());
+            if check.enforced.is_some() {
+                return Err(Error::sql("every check is enforced").with_place(place).with_hint(
+                    "Remove ENFORCED; a check that is not to be enforced is left out.",
+                ));
+            }
+            let name = check.name.or(option.name);
+            self.add_check(CheckClause { name, expr: *check.expr, place })?;
+        }
+        Ok(())
+    }
+
+    fn add_check(&mut self, check: CheckClause) -> Result<()> {
+        let name = check.name.as_ref().map(folded);
+        let known = self.checks.iter().filter_map(|c| c.name.as_ref().map(folded));
+        if let Some(name) = name
+            && known.into_iter().any(|known| known == name)
+        {
+            return Err(Error::sql(format!("two checks are named \"{name}\""))
+                .with_place(check.place)
+                .with_hint("Rename one of them."));
+        }
+        self.checks.push(check);
+        Ok(())
     }
 
     /// `at AS PROCTIME()`: the only generated column that needs no type.
@@ -307,7 +377,9 @@ fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()> {
             folded(&column.name)
         ))
         .with_place(place_of(column.name.span))
-        .with_hint("A column may be NOT NULL, GENERATED ALWAYS AS (…) or METADATA FROM '…'.")),
+        .with_hint(
+            "A column may be NOT NULL, CHECK (…), GENERATED ALWAYS AS (…) or METADATA FROM '…'.",
+        )),
     }
 }
 

@@ -24,6 +24,7 @@ mod ddl;
 mod dialect;
 mod errors;
 mod foreign;
+mod function;
 mod grouped;
 mod interval;
 mod lateral;
@@ -44,6 +45,7 @@ mod tail;
 mod tests;
 
 pub use ddl::{is_proctime, metadata};
+pub use function::called;
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
@@ -52,9 +54,9 @@ pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    ContinuousQuery, CopyFrom, CopyOut, CreateSink, CreateStream, CreateView, Drop, DropKind,
-    Explain, Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, SinkRows, Statement,
-    StatementText, Verify, WatermarkClause,
+    CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction, CreateSink, CreateStream,
+    CreateView, Drop, DropKind, Explain, Explained, Insert, OptionItem, OutFormat, Parameter,
+    Parsed, Set, ShowKind, SinkRows, Statement, StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -49,6 +49,8 @@ pub enum Statement {
     CreateView(CreateView),
     /// `CREATE SINK`.
     CreateSink(Box<CreateSink>),
+    /// `CREATE FUNCTION`.
+    CreateFunction(Box<CreateFunction>),
     /// `PAUSE SINK name`, `RESUME SINK name`.
     PauseSink {
         /// The sink.
@@ -88,6 +90,8 @@ pub enum Statement {
     ShowCreate(ObjectName),
     /// `DESCRIBE name`, `DESCRIBE 'file'` (a name in single quotes).
     Describe(ObjectName),
+    /// `DESCRIBE FUNCTION name`.
+    DescribeFunction(ObjectName),
     /// `SUMMARIZE name | 'file' | query`.
     Summarize(Box<ContinuousQuery>),
     /// `COPY name FROM 'file'`.
@@ -113,6 +117,8 @@ pub struct CreateStream {
     pub name: ObjectName,
     /// The columns as declared, generated ones with their expression. Empty: inferred from the data.
     pub columns: Vec<ColumnDef>,
+    /// The conditions that rows must meet, in order.
+    pub checks: Vec<CheckClause>,
     /// The declared event time.
     pub watermark: Option<WatermarkClause>,
     /// `WITH (…)`, in order; no key occurs twice.
@@ -126,6 +132,17 @@ pub struct WatermarkClause {
     pub column: Ident,
     /// The promise, such as `ts - INTERVAL '5 seconds'`; `None`: the column itself, no delay.
     pub expr: Option<Expr>,
+    /// The place of the clause.
+    pub place: Place,
+}
+
+/// `[CONSTRAINT name] CHECK (expr)`.
+#[derive(Debug, Clone)]
+pub struct CheckClause {
+    /// Its name, where one is given.
+    pub name: Option<Ident>,
+    /// The condition.
+    pub expr: Expr,
     /// The place of the clause.
     pub place: Place,
 }
@@ -173,6 +190,34 @@ pub struct CreateSink {
     pub rows: SinkRows,
     /// `WITH (…)`, in order; no key twice.
     pub options: Vec<OptionItem>,
+}
+
+/// `CREATE [OR REPLACE] FUNCTION [IF NOT EXISTS] name (parameters) [RETURNS type] AS 'body'`.
+#[derive(Debug, Clone)]
+pub struct CreateFunction {
+    /// Replaces a function of that name.
+    pub or_replace: bool,
+    /// Does nothing where one exists.
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// The parameters, in order; no name twice.
+    pub parameters: Vec<Parameter>,
+    /// The type of its value; `None`: that of the body.
+    pub returns: Option<ast::DataType>,
+    /// The body: an expression without queries and placeholders.
+    pub body: Expr,
+    /// The place of the body.
+    pub place: Place,
+}
+
+/// A parameter of a function.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name.
+    pub name: Ident,
+    /// Its type.
+    pub data_type: ast::DataType,
 }
 
 /// The rows that a sink takes.
@@ -355,6 +400,8 @@ pub enum DropKind {
     Table,
     /// `SINK`.
     Sink,
+    /// `FUNCTION`.
+    Function,
 }
 
 /// `SET name = value`.

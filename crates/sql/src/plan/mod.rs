@@ -62,6 +62,7 @@ mod trace;
 mod tvf;
 mod type_names;
 mod types;
+mod user_function;
 mod view_windows;
 
 use std::collections::HashSet;
@@ -95,6 +96,7 @@ pub use size::check_plan;
 pub use split::{continuous, predicates};
 pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
+pub use user_function::{UserFunction, depends_on_arguments};
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
 /// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty; `values` are those of the
