@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import boto3
+from avro_end import Registry, row, SCHEMA
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from moto.server import ThreadedMotoServer
@@ -53,6 +54,24 @@ class Broker:
         command += ["--listener-url", url, "--advertised-listener-url", url]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         AdminClient({"bootstrap.servers": self.servers}).list_topics(timeout=60)
+
+    def registry(self, login=None):
+        """Starts a schema registry, and answers its URL."""
+        self.schemas = Registry(login)
+        return self.schemas.url
+
+    def registry_away(self, away):
+        self.schemas.away = away
+
+    def register(self, subject, schema):
+        return self.schemas.register(subject, json.dumps(schema))
+
+    def avro(self, topic, records, schema=None, partition=0):
+        """Produces records by their schema in the registry; without one, rows with all types."""
+        if schema is None:
+            schema, records = SCHEMA, [row(**record) for record in records]
+        messages = self.schemas.messages(topic, schema, records)
+        self.produce(topic, [{"value": message} for message in messages], partition)
 
     def kill(self):
         if self.process:
@@ -107,8 +126,8 @@ def main():
         for line in sys.stdin:
             command = json.loads(line)
             try:
-                getattr(broker, command.pop("do"))(**command)
-                print("ok", flush=True)
+                answer = getattr(broker, command.pop("do"))(**command)
+                print("ok" if answer is None else f"ok {answer}", flush=True)
             except Exception as error:
                 print("failed:", repr(error).replace("\n", " "), flush=True)
     finally:

@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says so and fails")]
 
 mod alerts;
+mod avro;
 mod bad_input;
 mod binary;
 mod crash;
@@ -22,6 +23,7 @@ mod house;
 mod http_rows;
 mod idle;
 mod kafka;
+mod kafka_formats;
 mod kept_insert;
 mod live;
 mod memory;
@@ -78,6 +80,8 @@ fn main() {
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
     trials.extend(kafka::trials());
+    trials.extend(kafka_formats::trials());
+    trials.extend(avro::trials());
     trials.extend(sinks::trials());
     trials.extend(alerts::trials());
     trials.extend(s3::trials());

@@ -14,6 +14,7 @@ use windrow_http::HttpServer;
 use windrow_server::auth::login::{GrantLine, LoginConfig, TokenLine, new_token, write};
 use windrow_server::{Listening, ServerConfig, ServerLimits};
 
+use crate::avro::other_end;
 use crate::flight_guard::{any_port, certificates, tls_config, user};
 use crate::program::{Home, PATIENCE, Running, rounds};
 use crate::readers::python;
@@ -178,7 +179,18 @@ fn formats() -> Result<(), Failed> {
             "9223372036854775807,0.10,1,3,2026-01-01T00:00:00",
             ",,,1,",
         ],
-    )
+    )?;
+    // A file of Avro names its columns, in any case of letters.
+    let dir = tempfile::tempdir()?;
+    other_end(&["files", &dir.path().to_string_lossy()])?;
+    let file = std::fs::read(dir.path().join("many-deflate.avro"))?;
+    served.run("CREATE STREAM a (\"S\" VARCHAR, n BIGINT, other INT)")?;
+    let avro = ["content-type: application/avro"];
+    answers(served.post("a", &avro, &file)?, 202, &[r#""rows":50000,"bad":0"#])?;
+    let cut = file.get(..10_000).unwrap_or_default();
+    answers(served.post("a", &avro, cut)?, 400, &["the block after record", "it is cut off"])?;
+    let counted = "SELECT count(*), max(n), count(DISTINCT \"S\"), count(other) FROM a";
+    served.expect(counted, &["50000,49999,50000,0"])
 }
 
 fn zstd_of(bytes: &[u8]) -> Result<Vec<u8>, Failed> {

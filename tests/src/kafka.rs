@@ -33,7 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A broker and its other client.
-struct Broker {
+pub(crate) struct Broker {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -57,7 +57,7 @@ impl Broker {
     }
 
     /// Returns one that runs and has this topic in memory.
-    fn with(topic: &str, partitions: u32) -> Result<Self, Failed> {
+    pub(crate) fn with(topic: &str, partitions: u32) -> Result<Self, Failed> {
         Self::serving(topic, partitions, false)
     }
 
@@ -70,11 +70,19 @@ impl Broker {
         Ok(broker)
     }
 
-    fn says(&mut self, command: &serde_json::Value) -> Result<(), Failed> {
+    pub(crate) fn says(&mut self, command: &serde_json::Value) -> Result<(), Failed> {
+        self.answers(command).map(drop)
+    }
+
+    /// Gives a command, and returns what is answered to it.
+    pub(crate) fn answers(&mut self, command: &serde_json::Value) -> Result<String, Failed> {
         writeln!(self.stdin, "{command}")?;
         let mut answer = String::new();
         self.stdout.read_line(&mut answer)?;
-        if answer.trim() == "ok" { Ok(()) } else { Err(format!("{command}: {answer}").into()) }
+        match answer.trim().strip_prefix("ok") {
+            Some(answer) => Ok(answer.trim().to_owned()),
+            None => Err(format!("{command}: {answer}").into()),
+        }
     }
 
     fn start(&mut self) -> Result<(), Failed> {
@@ -85,7 +93,7 @@ impl Broker {
         self.says(&serde_json::json!({"do": "kill"}))
     }
 
-    fn produce(
+    pub(crate) fn produce(
         &mut self,
         topic: &str,
         partition: u32,
@@ -104,7 +112,7 @@ impl Broker {
     }
 
     /// The options of a stream over a topic, with `more`.
-    fn options(&self, topic: &str, more: &str) -> String {
+    pub(crate) fn options(&self, topic: &str, more: &str) -> String {
         let servers = &self.servers;
         let mut options =
             format!("connector = 'kafka', bootstrap.servers = '{servers}', topic = '{topic}'");
@@ -126,12 +134,12 @@ impl Drop for Broker {
     }
 }
 
-fn talk() -> Result<Talk, Failed> {
+pub(crate) fn talk() -> Result<Talk, Failed> {
     let config = EngineConfig { limits: Limits::default(), ..EngineConfig::default() };
     Ok(Talk::following(config)?)
 }
 
-fn same(found: &[Vec<String>], expected: &[&[&str]]) -> Result<(), Failed> {
+pub(crate) fn same(found: &[Vec<String>], expected: &[&[&str]]) -> Result<(), Failed> {
     if found == expected {
         return Ok(());
     }
@@ -139,7 +147,7 @@ fn same(found: &[Vec<String>], expected: &[&[&str]]) -> Result<(), Failed> {
 }
 
 /// Waits until a query has this answer.
-fn poll(talk: &Talk, query: &str, wanted: &str) -> Result<(), Failed> {
+pub(crate) fn poll(talk: &Talk, query: &str, wanted: &str) -> Result<(), Failed> {
     let mut found = vec![];
     for _ in 0..1_200 {
         found = talk.rows(query)?;

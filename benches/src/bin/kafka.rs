@@ -1,6 +1,6 @@
 //! The least that reading a topic costs: a plain loop of librdkafka that counts messages, and the producer for it.
 //!
-//! `kafka fill BROKERS TOPIC ROWS` sends rows of ten columns as JSON, `kafka count BROKERS TOPIC` counts messages and bytes;
+//! `kafka fill BROKERS TOPIC ROWS` sends rows of ten columns as JSON (`--avro`: as records of Avro, whose schema it prints), `kafka count BROKERS TOPIC` counts messages and bytes;
 //! see `benches/README.md` for the query beside them.
 
 #![expect(
@@ -30,15 +30,28 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Sends rows of ten columns as JSON.
-    Fill { brokers: String, topic: String, rows: u64 },
+    /// Sends rows of ten columns as JSON, or as Avro.
+    Fill {
+        brokers: String,
+        topic: String,
+        rows: u64,
+        /// Sends records of Avro, and prints their schema for the option `avro.schema`.
+        #[arg(long)]
+        avro: bool,
+    },
     /// Counts messages and bytes.
     Count { brokers: String, topic: String },
 }
 
 fn main() -> Result<()> {
     let done = match Arguments::parse().what {
-        What::Fill { brokers, topic, rows } => fill(&brokers, &topic, rows),
+        What::Fill { brokers, topic, rows, avro: false } => {
+            fill(&brokers, &topic, rows, |number| row(number).into_bytes())
+        }
+        What::Fill { brokers, topic, rows, avro: true } => {
+            println!("{SCHEMA}");
+            fill(&brokers, &topic, rows, record)
+        }
         What::Count { brokers, topic } => count(&brokers, &topic),
     };
     done.map_err(|e| Error::new(ErrorKind::Unavailable, e.to_string()).with_source(e))
@@ -60,7 +73,48 @@ fn row(number: u64) -> String {
     )
 }
 
-fn fill(brokers: &str, topic: &str, rows: u64) -> std::result::Result<(), KafkaError> {
+/// The schema of the rows as Avro.
+const SCHEMA: &str = r#"{"type": "record", "name": "r", "fields": [{"name": "id", "type": "long"}, {"name": "k", "type": "long"},
+{"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
+{"name": "country", "type": "string"}, {"name": "name", "type": "string"}, {"name": "ok", "type": "boolean"},
+{"name": "n", "type": "int"}, {"name": "score", "type": "double"}, {"name": "note", "type": "string"},
+{"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}}]}"#;
+
+/// The row `number` as a record of Avro.
+fn record(number: u64) -> Vec<u8> {
+    let long = |to: &mut Vec<u8>, value: u64| {
+        let mut rest = value << 1;
+        while rest >= 0x80 {
+            to.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        to.push(rest as u8);
+    };
+    let bytes = |to: &mut Vec<u8>, value: &[u8]| {
+        long(to, value.len() as u64);
+        to.extend_from_slice(value);
+    };
+    let (key, cents) = (number.wrapping_mul(7919) % 10_000, number.wrapping_mul(104_729) % 100_000);
+    let mut record = vec![];
+    long(&mut record, number);
+    long(&mut record, key);
+    bytes(&mut record, &(cents as u32).to_be_bytes());
+    bytes(&mut record, format!("c{}", key % 50).as_bytes());
+    bytes(&mut record, format!("customer {key}").as_bytes());
+    record.push(u8::from(key.is_multiple_of(3)));
+    long(&mut record, key % 17);
+    record.extend((key as f64 / 7.0).to_le_bytes());
+    bytes(&mut record, format!("order of {key}").as_bytes());
+    long(&mut record, 1_767_225_600_000 + number / 10);
+    record
+}
+
+fn fill(
+    brokers: &str,
+    topic: &str,
+    rows: u64,
+    row: impl Fn(u64) -> Vec<u8>,
+) -> std::result::Result<(), KafkaError> {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", "50")
@@ -68,7 +122,7 @@ fn fill(brokers: &str, topic: &str, rows: u64) -> std::result::Result<(), KafkaE
         .create()?;
     for number in 0..rows {
         let row = row(number);
-        let mut record = BaseRecord::<(), str>::to(topic).payload(&row).partition(0);
+        let mut record = BaseRecord::<(), [u8]>::to(topic).payload(&row).partition(0);
         // The queue is bounded: what does not fit waits.
         while let Err((KafkaError::MessageProduction(_), back)) = producer.send(record) {
             record = back;

@@ -19,6 +19,7 @@ mod kafka;
 pub mod options;
 mod registry;
 pub mod replay;
+mod schema_registry;
 mod sinks;
 pub mod webhook;
 

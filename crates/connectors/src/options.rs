@@ -38,7 +38,7 @@ impl OptionDoc {
 /// Whether the value of an option must not be shown: passwords, keys and tokens, of whatever connector.
 pub fn is_secret(key: &str) -> bool {
     const SECRET: &[&str] =
-        &["password", "secret", "token", "key.pem", "key_pem", "oauthbearer.config"];
+        &["password", "secret", "token", "key.pem", "key_pem", "oauthbearer.config", "user.info"];
     const SHOWN: &[&str] = &[".url", ".location", ".claim.name", "token_provider"];
     let key = key.to_ascii_lowercase();
     SECRET.iter().any(|word| key.contains(word)) && !SHOWN.iter().any(|end| key.ends_with(end))

@@ -110,6 +110,9 @@ fn format_of(headers: &HeaderMap) -> Result<RecordFormat, (StatusCode, Error)> {
         | "application/json-lines"
         | "application/x-jsonlines" => Ok(RecordFormat::Ndjson),
         "text/csv" => Ok(RecordFormat::Csv),
+        "application/avro" | "application/vnd.apache.avro" | "avro/binary" => {
+            Ok(RecordFormat::Avro)
+        }
         other => {
             let message = match other {
                 "" => "the request has no content-type".to_owned(),
@@ -117,7 +120,7 @@ fn format_of(headers: &HeaderMap) -> Result<RecordFormat, (StatusCode, Error)> {
             };
             let error = Error::config(message).with_hint(
                 "Known: application/json (an object or an array of objects), application/x-ndjson, \
-                 text/csv (with a header).",
+                 text/csv (with a header), application/avro (an object container file).",
             );
             Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
         }

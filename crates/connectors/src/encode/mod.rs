@@ -1,10 +1,11 @@
-//! Rows as bytes: the formats in which sinks write. Decoding is in [`crate::file`].
+//! Rows as bytes: the formats in which sinks write. Decoding is in [`crate::formats`].
 //!
 //! ```text
 //! Encoding (format, compression, style) ─ begin ─► Encoder ─ write … write ─ finish ─► the bytes of one file
 //! ```
 //! Invariant: what [`Encoding::check`] accepts can be encoded, whatever the values.
 
+mod avro;
 mod columnar;
 mod packed;
 mod text;
@@ -17,6 +18,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use windrow_core::{Error, Result};
 
+use self::avro::AvroEncoder;
+pub(crate) use self::avro::AvroPacking;
 use self::columnar::ParquetEncoder;
 pub(crate) use self::columnar::ParquetPacking;
 pub(crate) use self::packed::Packing;
@@ -50,6 +53,8 @@ pub(crate) enum Encoding {
     Csv(CsvStyle, Packing),
     /// Apache Parquet.
     Parquet(ParquetPacking),
+    /// An object container file of Avro.
+    Avro(AvroPacking),
 }
 
 impl Encoding {
@@ -59,6 +64,7 @@ impl Encoding {
             Self::Json(packing) => format!(".ndjson{}", packing.ending()),
             Self::Csv(_, packing) => format!(".csv{}", packing.ending()),
             Self::Parquet(_) => ".parquet".to_owned(),
+            Self::Avro(_) => ".avro".to_owned(),
         }
     }
 
@@ -71,6 +77,7 @@ impl Encoding {
             Self::Json(packing) => Box::new(TextEncoder::json(*packing)?),
             Self::Csv(style, packing) => Box::new(TextEncoder::csv(style.clone(), *packing)?),
             Self::Parquet(packing) => Box::new(ParquetEncoder::new(schema, *packing)?),
+            Self::Avro(packing) => Box::new(AvroEncoder::new(schema, *packing)?),
         })
     }
 
@@ -91,6 +98,16 @@ impl Encoding {
                     encoder.finish()
                 });
             if let Err(error) = encoded {
+                if let Self::Avro(_) = self
+                    && error.message().ends_with("is no name in Avro")
+                {
+                    return Err(Error::sql(format!(
+                        "column \"{}\" has a name that Avro does not allow",
+                        field.name()
+                    ))
+                    .with_hint("A name has letters, digits and _; give it another one with AS.")
+                    .with_source(error));
+                }
                 let (name, kind) = (field.name(), windrow_core::sql_type(field.data_type()));
                 let what = self.name();
                 return Err(Error::sql(format!(
@@ -108,6 +125,7 @@ impl Encoding {
             Self::Json(_) => "JSON",
             Self::Csv(..) => "CSV",
             Self::Parquet(_) => "Parquet",
+            Self::Avro(_) => "Avro",
         }
     }
 }

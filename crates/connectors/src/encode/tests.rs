@@ -92,4 +92,29 @@ fn a_type_that_a_format_lacks_is_refused_at_once() {
     let interval = DataType::Interval(IntervalUnit::MonthDayNano);
     let schema = Schema::new(vec![Field::new("i", interval, true)]);
     assert!(Encoding::Parquet(ParquetPacking::Zstd).check(&schema).is_err());
+    let avro = Encoding::Avro(AvroPacking::Deflate);
+    assert!(avro.check(&schema).unwrap_err().message().contains("INTERVAL"));
+    let schema = Schema::new(vec![Field::new("n of it", DataType::Int64, true)]);
+    let error = avro.check(&schema).unwrap_err();
+    assert_eq!(error.message(), "column \"n of it\" has a name that Avro does not allow");
+}
+
+#[test]
+fn avro_has_the_same_rows() {
+    let columns: SchemaRef = Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("s", DataType::Utf8View, true),
+        Field::new("x", DataType::Float64, true),
+        Field::new("w", DataType::Utf8View, true),
+    ]));
+    for (word, packing) in AvroPacking::WORDS {
+        let file = encoded(&Encoding::Avro(*packing), &[rows(), rows().slice(0, 0), rows()]);
+        let read = crate::decode_records(&file, crate::RecordFormat::Avro, &columns).unwrap();
+        let both = arrow::compute::concat_batches(&rows().schema(), &[rows(), rows()]).unwrap();
+        assert_eq!((read.rows.num_rows(), read.bad.len()), (6, 0), "{word}");
+        for (read, written) in read.rows.columns().iter().zip(both.columns()) {
+            let written = arrow::compute::cast(written, read.data_type()).unwrap();
+            assert_eq!(read, &written);
+        }
+    }
 }

@@ -9,6 +9,8 @@ pub(super) enum Format {
     Csv,
     /// Apache Parquet.
     Parquet,
+    /// An object container file of Avro.
+    Avro,
 }
 
 /// The compression of a file.
@@ -30,6 +32,7 @@ pub(super) const FORMATS: &[(&str, Format)] = &[
     ("csv", Format::Csv),
     ("tsv", Format::Csv),
     ("parquet", Format::Parquet),
+    ("avro", Format::Avro),
 ];
 
 /// The values of the option `compression`.
@@ -42,12 +45,18 @@ pub(super) const PACKINGS: &[(&str, Packing)] = &[
 ];
 
 impl Format {
+    /// Whether rows are records of text.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Json | Self::Csv)
+    }
+
     /// Its name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "JSON",
             Self::Csv => "CSV",
             Self::Parquet => "Parquet",
+            Self::Avro => "Avro",
         }
     }
 }
@@ -67,6 +76,7 @@ pub(super) fn format_of_name(name: &str) -> Option<Format> {
         Some("json" | "ndjson" | "jsonl") => Some(Format::Json),
         Some("csv" | "tsv") => Some(Format::Csv),
         Some("parquet" | "pq") => Some(Format::Parquet),
+        Some("avro") => Some(Format::Avro),
         _ => None,
     }
 }

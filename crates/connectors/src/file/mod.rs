@@ -1,12 +1,13 @@
-//! `connector = 'file'`: JSON, CSV and Parquet files, on this machine and in object stores.
+//! `connector = 'file'`: files of JSON, CSV, Parquet and Avro, on this machine and in object stores.
 //!
 //! - Each file is a partition; with `files = 'in_order'` all files, in order of name, form one.
-//! - A split is a row group of a Parquet file or a range of bytes of a text file.
-//! - An offset is the number of the row in a Parquet file, and the position of the row's first
+//! - A split is a row group of a Parquet file, a range of bytes of a text file, or a whole Avro file.
+//! - An offset is the number of the row in a Parquet or Avro file, and the position of the row's first
 //!   byte in the (unpacked) text. In one partition of many files, file `n` starts at `n · 2⁴⁴`.
 //! - Listing again finds new and changed files; those found before keep their partition. For followed text files see
 //!   `follow`.
 
+mod avro;
 mod feed;
 mod files;
 mod follow;
@@ -30,6 +31,7 @@ use windrow_core::{
     Error, ErrorKind, Partition, PartitionId, Reader, Result, ScanRequest, Source, Split,
 };
 
+use self::avro::{AvroFile, AvroReader, AvroSplit};
 pub use self::files::Files;
 use self::follow::{Chains, FollowReader, Following};
 use self::format::{Format, Packing, format_of_name, is_tab_separated, packing_of_name};
@@ -135,6 +137,7 @@ struct SplitPlan {
 enum Detail {
     Text(Arc<TextSplit>),
     Parquet(Arc<ParquetSplit>),
+    Avro(Arc<AvroSplit>),
     /// A chain of followed files.
     Follow(String),
 }
@@ -153,7 +156,7 @@ impl FileSource {
             (Some(format), _) => format,
             (None, Some(first)) => format_of_name(&first.name).ok_or_else(|| {
                 Error::config(format!("the format of file \"{}\" is not known", first.name))
-                    .with_hint("Add format = 'json', 'csv' or 'parquet' to WITH.")
+                    .with_hint("Add format = 'json', 'csv', 'parquet' or 'avro' to WITH.")
             })?,
             (None, None) => format_of_name(&options.path).ok_or_else(|| nothing(&options))?,
         };
@@ -191,7 +194,7 @@ impl FileSource {
             }
         };
         source.event_time = time.and_then(|name| source.schema.index_of(&name).ok());
-        if !source.rules.inferred || format == Format::Parquet {
+        if !source.rules.inferred || !format.is_text() {
             let notices = source.check(&found).await?;
             source.notices.extend(notices);
         }
@@ -221,7 +224,7 @@ impl FileSource {
     fn text_format(&self, name: &str) -> Result<TextFormat> {
         Ok(match self.format {
             Format::Csv => TextFormat::Csv(self.options.csv.of_file(is_tab_separated(name))?),
-            Format::Json | Format::Parquet => TextFormat::Json,
+            Format::Json | Format::Parquet | Format::Avro => TextFormat::Json,
         })
     }
 
@@ -240,7 +243,7 @@ impl FileSource {
     /// Whether a file is followed as it grows. Compressed files are read once.
     fn is_followed(&self, found: &Found) -> bool {
         let packing = self.options.packing.unwrap_or_else(|| packing_of_name(&found.name));
-        self.options.follow && self.format != Format::Parquet && packing == Packing::Plain
+        self.options.follow && self.format.is_text() && packing == Packing::Plain
     }
 
     fn poll(&self) -> Duration {
@@ -267,6 +270,7 @@ impl FileSource {
     async fn plan(&self, found: &Found, base: u64, next_base: Option<u64>) -> Result<Plan> {
         let splits = match self.format {
             Format::Parquet => self.plan_parquet(found, base, next_base).await?,
+            Format::Avro => self.plan_avro(found, base, next_base).await?,
             Format::Json | Format::Csv => self.plan_text(found, base, next_base).await?,
         };
         Ok(Plan { version: found.version.clone(), size: found.size, base, splits })
@@ -305,6 +309,35 @@ impl FileSource {
             });
         }
         Ok(splits)
+    }
+
+    async fn plan_avro(
+        &self,
+        found: &Found,
+        base: u64,
+        next_base: Option<u64>,
+    ) -> Result<Vec<SplitPlan>> {
+        let file = self.avro_file(found).await?;
+        let everything = (0..self.schema.fields().len()).collect();
+        file.typed((&self.schema, everything), (&self.rules, self.options.on_bad))?;
+        let rows = match self.options.follow {
+            // A file that is still being written is read once it is whole.
+            true => Some(file.count_rows(&self.env.io).await?),
+            false => None,
+        };
+        Ok(vec![SplitPlan {
+            rows,
+            bytes: Some(found.size),
+            event_times: None,
+            identity: format!("{} ({} bytes)", found.name, found.size).into(),
+            detail: Detail::Avro(Arc::new(AvroSplit { file, first: base, end: next_base })),
+        }])
+    }
+
+    /// Reads the header of a file.
+    async fn avro_file(&self, found: &Found) -> Result<AvroFile> {
+        let packing = self.options.packing.unwrap_or_else(|| packing_of_name(&found.name));
+        AvroFile::open(found, packing, &self.env.io).await
     }
 
     async fn plan_text(
@@ -406,12 +439,12 @@ async fn list(
 fn nothing(options: &FileOptions) -> Error {
     let path = &options.path;
     if std::path::Path::new(path).is_dir() {
-        let what = options.format.map_or("JSON, CSV or Parquet", Format::name);
+        let what = options.format.map_or("JSON, CSV, Parquet or Avro", Format::name);
         return Error::new(
             ErrorKind::NotFound,
             format!("directory \"{path}\" has no {what} files"),
         )
-        .with_hint("Files are recognised by .json, .ndjson, .jsonl, .csv, .tsv and .parquet (and .gz or .zst); set format for others.");
+        .with_hint("Files are recognised by .json, .ndjson, .jsonl, .csv, .tsv, .parquet and .avro (and .gz or .zst); set format for others.");
     }
     Error::new(ErrorKind::NotFound, format!("no file matches \"{path}\""))
         .with_hint("Relative paths are relative to the directory in which windrow was started.")
@@ -516,6 +549,11 @@ impl Source for FileSource {
                 let (schema, io) = (self.schema(), self.env.io.clone());
                 let on_bad = self.options.on_bad;
                 Ok(Box::new(ParquetReader::new(Arc::clone(split), scan, schema, on_bad, io)?))
+            }
+            Detail::Avro(split) => {
+                let settings = (self.schema(), self.rules.clone(), self.options.on_bad);
+                let io = self.env.io.clone();
+                Ok(Box::new(AvroReader::new(Arc::clone(split), scan, settings, io)?))
             }
             Detail::Follow(chain) => {
                 let following = Following {

@@ -30,15 +30,15 @@ pub const OPTIONS: &[OptionDoc] = &[
     ),
     option(
         "format",
-        "'json' | 'csv' | 'parquet'",
+        "'json' | 'csv' | 'parquet' | 'avro'",
         "by the file's name",
-        "How rows are written; JSON is one object per line.",
+        "How rows are written; JSON is one object per line, Avro an object container file.",
     ),
     option(
         "compression",
         "'none' | 'gzip' | 'zstd'",
         "by the file's name",
-        "How text files are compressed.",
+        "How files of text and of Avro are compressed as a whole.",
     ),
     settings::DELIMITER,
     option("header", "true | false", "true", "Whether the first record of CSV names the columns."),

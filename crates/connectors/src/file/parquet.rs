@@ -3,9 +3,7 @@
 //! Only the wanted columns (and those that predicates need) are read and decoded. Footers are read once per version of
 //! a file. An offset is the number of the row in the file.
 
-mod columns;
 mod footer;
-mod unfit;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -33,12 +31,11 @@ use windrow_core::{
     ScanRequest, SourceBatch,
 };
 
-pub(super) use self::columns::{Place, Union};
 use self::footer::damaged;
 pub(super) use self::footer::{ParquetFile, read_footer};
-use self::unfit::{Fitting, fitting, misfits, shown};
 use super::feed::read_ranges;
 use crate::formats::decode::{OnBadRow, Origin, bad_row};
+use crate::formats::typed::{Fitting, Place, fitting, misfits, shown};
 use windrow_core::sql_type;
 
 /// One row group of a file.

@@ -2,7 +2,7 @@
 //!
 //! The result does not depend on the order of the files: differing types are unified without loss, or it is an error
 //! that names two files. A column missing from some files is NULL there; a column missing from all is an error where
-//! files list their columns (CSV with a header, Parquet), and a notice where they do not (JSON).
+//! files list their columns (CSV with a header, Parquet, Avro), and a notice where they do not (JSON).
 
 use std::sync::Arc;
 
@@ -12,15 +12,17 @@ use futures::{FutureExt, StreamExt, stream};
 use windrow_core::time::{ticks_per_second, time_unit};
 use windrow_core::{Error, ErrorKind, Result};
 
+use super::avro::AvroFile;
 use super::infer::Guess;
 use super::location::Found;
-use super::parquet::{ParquetFile, Union};
+use super::parquet::ParquetFile;
 use super::sample::{Sample, Seen, first_records, look};
 use super::text::{TextFile, TextFormat};
 use super::{FileSource, Format, nothing};
 use crate::formats::convert::BareNumber;
 use crate::formats::csv::{CsvColumns, check_types, missing_column};
 use crate::formats::json::JsonDecoder;
+use crate::formats::typed::Union;
 use crate::options::nearest;
 
 /// Of more files than these, only the first and the last are read.
@@ -41,6 +43,7 @@ impl FileSource {
     ) -> Result<SchemaRef> {
         let schema = match self.format {
             Format::Parquet => self.infer_parquet(found).await?,
+            Format::Avro => self.infer_avro(found).await?,
             Format::Json | Format::Csv => {
                 let (files, rows) = self.sampled(found)?;
                 let sample = look(&files, rows, |_| false, &self.env.io).await?;
@@ -96,6 +99,53 @@ impl FileSource {
         }
     }
 
+    async fn infer_avro(&self, found: &[Found]) -> Result<Schema> {
+        let mut union = Union::default();
+        let mut left_out = None;
+        let headers: Vec<BoxFuture<'_, Result<AvroFile>>> =
+            found.iter().map(|found| self.avro_file(found).boxed()).collect();
+        let mut headers = stream::iter(headers).buffered(FOOTERS_AT_ONCE);
+        while let Some(file) = headers.next().await {
+            match file {
+                Ok(file) => union.add(file.columns()?.fields(), file.name())?,
+                // It may be half written; it is retried.
+                Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
+                    left_out.get_or_insert(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        match (union.is_empty(), left_out) {
+            (true, Some(e)) => Err(e),
+            (true, None) => Err(nothing(&self.options)),
+            (false, _) => Ok(union.into_schema()),
+        }
+    }
+
+    async fn check_avro(&self, found: &[Found]) -> Result<Vec<String>> {
+        let mut left: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let mut first: Option<AvroFile> = None;
+        for found in found {
+            let file = match self.avro_file(found).await {
+                Err(e) if self.options.follow && e.kind() == ErrorKind::Data => continue,
+                file => file?,
+            };
+            let everything = (0..self.schema.fields().len()).collect();
+            file.typed((&self.schema, everything), (&self.rules, self.options.on_bad))?;
+            left.retain(|column| !file.has(column));
+            first.get_or_insert(file);
+            if left.is_empty() {
+                break;
+            }
+        }
+        match (left.first(), first) {
+            (Some(column), Some(first)) => {
+                Err(self.nowhere(found.len(), first.name(), column, &first.field_names()))
+            }
+            _ => Ok(vec![]),
+        }
+    }
+
     /// Returns the text files that are sampled, and how many rows of each.
     fn sampled(&self, found: &[Found]) -> Result<(Vec<Arc<TextFile>>, usize)> {
         let half = FILES_MAX / 2;
@@ -116,6 +166,7 @@ impl FileSource {
     pub(super) async fn check(&self, found: &[Found]) -> Result<Vec<String>> {
         match self.format {
             Format::Parquet => self.check_parquet(found).await,
+            Format::Avro => self.check_avro(found).await,
             Format::Json | Format::Csv => self.check_text(found).await,
         }
     }

@@ -362,7 +362,7 @@ async fn what_is_not_there_is_told() {
     assert!(m.starts_with("no file matches"), "{m}");
     let (k, m) = kind(case.open("dir", &[], ab()).await.unwrap_err());
     assert_eq!(k, ErrorKind::NotFound);
-    assert!(m.contains("has no JSON, CSV or Parquet files"), "{m}");
+    assert!(m.contains("has no JSON, CSV, Parquet or Avro files"), "{m}");
     let (k, m) = kind(case.open("notes.txt", &[], ab()).await.unwrap_err());
     assert_eq!(k, ErrorKind::Config);
     assert!(m.contains("format of file"), "{m}");

@@ -1,4 +1,4 @@
-//! Sinks with `connector = 'file'`: Parquet, CSV and NDJSON files in a directory or an object store, each row exactly once.
+//! Sinks with `connector = 'file'`: files of Parquet, CSV, NDJSON and Avro in a directory or an object store, each row exactly once.
 //!
 //! ```text
 //! write ─► one encoder per directory, in memory ─ commit ─► complete files ─► Place::put, one after the other

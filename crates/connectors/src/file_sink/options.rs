@@ -5,7 +5,7 @@ use std::time::Duration;
 use windrow_core::size::parse_bytes;
 use windrow_core::{Error, Result};
 
-use crate::encode::{CsvStyle, Encoding, Packing, ParquetPacking};
+use crate::encode::{AvroPacking, CsvStyle, Encoding, Packing, ParquetPacking};
 use crate::options::{OptionDoc, StreamOptions, bad_value};
 
 /// The options.
@@ -18,15 +18,15 @@ pub const OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         name: "format",
-        values: "'parquet' | 'csv' | 'ndjson'",
+        values: "'parquet' | 'csv' | 'ndjson' | 'avro'",
         default: "",
-        doc: "How rows are written; NDJSON is one object per line.",
+        doc: "How rows are written; NDJSON is one object per line, Avro an object container file.",
     },
     OptionDoc {
         name: "compression",
-        values: "'zstd' | 'snappy' | 'gzip' | 'none'",
-        default: "zstd for Parquet, none for text",
-        doc: "How files are compressed: snappy is for Parquet, gzip for text.",
+        values: "'zstd' | 'snappy' | 'deflate' | 'gzip' | 'none'",
+        default: "zstd for Parquet, deflate for Avro, none for text",
+        doc: "How files are compressed: snappy is for Parquet and Avro, deflate for Avro, gzip for text.",
     },
     OptionDoc {
         name: "roll_size",
@@ -123,10 +123,12 @@ enum Format {
     Json,
     Csv,
     Parquet,
+    Avro,
 }
 
 const FORMATS: &[(&str, Format)] = &[
     ("parquet", Format::Parquet),
+    ("avro", Format::Avro),
     ("csv", Format::Csv),
     ("ndjson", Format::Json),
     ("json", Format::Json),
@@ -197,6 +199,10 @@ fn encoding(options: &StreamOptions<'_>, format: Format) -> Result<Encoding> {
         Format::Parquet => {
             let packing = options.choice("compression", ParquetPacking::WORDS)?;
             Encoding::Parquet(packing.unwrap_or(ParquetPacking::Zstd))
+        }
+        Format::Avro => {
+            let packing = options.choice("compression", AvroPacking::WORDS)?;
+            Encoding::Avro(packing.unwrap_or(AvroPacking::Deflate))
         }
         Format::Json => Encoding::Json(packing(options)?),
         Format::Csv => {

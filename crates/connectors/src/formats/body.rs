@@ -8,12 +8,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use windrow_core::{BadRow, Error, Result};
 
+use super::avro::container::{BlockDecoder, Header};
 use super::convert::NumberRules;
 use super::csv::{CsvDialect, CsvStyle};
-use super::decode::{OnBadRow, Origin};
+use super::decode::{Decoded, OnBadRow, Origin};
 use super::json::tokens::{Cursor, Value, Wrong};
 use super::messages::{MessageDecoder, MessageFormat, MessageSettings, Messages, Tombstones};
 use super::records::RecordCutter;
+use super::typed::Typed;
 
 /// The mark with which some programs begin text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -27,6 +29,8 @@ pub enum RecordFormat {
     Ndjson,
     /// CSV; the first record names the columns.
     Csv,
+    /// An object container file of Avro.
+    Avro,
 }
 
 /// The rows of a text.
@@ -48,11 +52,13 @@ pub struct Records {
 /// When the text cannot be divided into records: an array that is not JSON, a header without a known column. When the
 /// format cannot have columns of these types.
 pub fn decode_records(text: &[u8], format: RecordFormat, columns: &SchemaRef) -> Result<Records> {
+    let bytes = text;
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match format {
         RecordFormat::Json => decode(&objects(text)?, MessageFormat::Json, columns),
         RecordFormat::Ndjson => decode(&lines(text), MessageFormat::Json, columns),
         RecordFormat::Csv => csv(text, columns),
+        RecordFormat::Avro => avro(bytes, columns),
     }
 }
 
@@ -90,6 +96,42 @@ fn decode_columns(
         bad: decoded.bad,
         count: records.len() as u64,
     })
+}
+
+/// Decodes an object container file. Like a header of CSV, its schema names the columns.
+fn avro(mut bytes: &[u8], columns: &SchemaRef) -> Result<Records> {
+    let wrong =
+        |why: String| Error::data(format!("the body is not an Avro object container file: {why}"));
+    let header = Header::read(bytes).map_err(wrong)?;
+    let header = Arc::new(header.ok_or_else(|| wrong("it is cut off".to_owned()))?);
+    bytes = bytes.get(header.length..).unwrap_or_default();
+    let has = header.schema.fields();
+    let named = |field: &Arc<Field>| {
+        has.iter().any(|other| other.name().eq_ignore_ascii_case(field.name()))
+    };
+    let declared: Vec<Arc<Field>> = columns.fields().iter().filter(|f| named(f)).cloned().collect();
+    if declared.is_empty() {
+        let known: Vec<&str> = columns.fields().iter().map(|f| f.name().as_str()).collect();
+        return Err(Error::data("no field of the schema is a column of the stream")
+            .with_hint(format!("Its columns are: {}.", known.join(", "))));
+    }
+    let declared: SchemaRef = Arc::new(Schema::new(declared));
+    let asked = (&declared, (0..declared.fields().len()).collect());
+    let rules = (&NumberRules::default(), OnBadRow::DeadLetter);
+    let typed = Typed::new(has, asked, rules, "the body")?;
+    let mut decoder = BlockDecoder::new(Arc::clone(&header));
+    let (mut into, mut count) = (Decoded::default(), 0);
+    while !bytes.is_empty() {
+        let damaged = |why: String| wrong(format!("the block after record {count}: {why}"));
+        let block = header.block(bytes).map_err(damaged)?;
+        let block = block.ok_or_else(|| damaged("it is cut off".to_owned()))?;
+        decoder.decode(block).map_err(damaged)?.add(count, &typed, &mut into)?;
+        count += block.count;
+        bytes = bytes.get(block.length..).unwrap_or_default();
+    }
+    into.bad.sort_by_key(|bad| bad.offset);
+    let (rows, numbers, bad) = into.into_batch(&declared)?;
+    Ok(Records { rows, numbers, bad, count })
 }
 
 /// Returns the items of an array, or the whole text.

@@ -107,6 +107,14 @@ pub(crate) struct Run<'a> {
     pub was_cut: bool,
 }
 
+impl<'a> Run<'a> {
+    /// The records one by one.
+    pub(crate) fn values(&self) -> Vec<&'a [u8]> {
+        let value = |range: &Range<usize>| self.text.get(range.clone()).unwrap_or_default();
+        self.records.iter().map(value).collect()
+    }
+}
+
 /// How the offsets of records follow from their positions in a buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Offsets<'a> {

@@ -14,6 +14,7 @@ use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use windrow_core::{BadRow, Error, Result, sql_type};
 
+use super::avro::messages::{AvroMessages, Framing};
 use super::convert::NumberRules;
 use super::csv::{CsvColumns, CsvDecoder, CsvDialect, check_types};
 use super::decode::{
@@ -21,6 +22,7 @@ use super::decode::{
     refuse,
 };
 use super::json::JsonDecoder;
+use super::protobuf::{Described, ProtobufMessages};
 
 /// How the values of messages are written.
 #[derive(Debug, Clone)]
@@ -33,6 +35,10 @@ pub(crate) enum MessageFormat {
     Text,
     /// Bytes, in the only column.
     Bytes,
+    /// One record of Avro each.
+    Avro(Framing),
+    /// One message of Protobuf each.
+    Protobuf(Arc<Described>),
 }
 
 /// What a message without a value (a tombstone) means.
@@ -75,6 +81,13 @@ impl MessageSettings {
             MessageFormat::Csv(_) => check_types(&self.declared),
             MessageFormat::Text => only_column(&self.declared, "raw", "VARCHAR", is_text),
             MessageFormat::Bytes => only_column(&self.declared, "bytes", "BYTEA", is_bytes),
+            // What each schema has is compared with the columns when it is known.
+            MessageFormat::Avro(_) => Ok(()),
+            MessageFormat::Protobuf(described) => {
+                let asked = (&self.declared, vec![]);
+                let rules = (&self.rules, self.on_bad);
+                ProtobufMessages::new(Arc::clone(described), asked, rules).map(drop)
+            }
         }
     }
 }
@@ -160,8 +173,19 @@ impl Messages {
 pub(crate) struct MessageDecoder {
     settings: MessageSettings,
     wanted: SchemaRef,
-    /// `None`: the value is the column.
-    decoder: Option<Box<dyn Decode>>,
+    decoder: Decoding,
+}
+
+/// How values are decoded.
+enum Decoding {
+    /// As records of text.
+    Text(Box<dyn Decode>),
+    /// As records of Avro.
+    Avro(Box<AvroMessages>),
+    /// As messages of Protobuf.
+    Protobuf(Box<ProtobufMessages>),
+    /// Not at all: the value is the column.
+    Whole,
 }
 
 /// The rows of some messages.
@@ -190,25 +214,34 @@ impl MessageDecoder {
         let declared = Arc::clone(&settings.declared);
         let wanted: SchemaRef = Arc::new(declared.project(&projection)?);
         let rules = settings.rules.clone();
-        let decoder: Option<Box<dyn Decode>> = match &settings.format {
+        let decoder = match &settings.format {
             MessageFormat::Json => {
                 let wanted = Arc::clone(&wanted);
-                Some(Box::new(JsonDecoder::new(Unit::Message, declared, projection, wanted, rules)))
+                let unit = Unit::Message;
+                Decoding::Text(Box::new(JsonDecoder::new(
+                    unit, declared, projection, wanted, rules,
+                )))
             }
             MessageFormat::Csv(dialect) => {
                 let count = declared.fields().len();
                 let columns = CsvColumns { count, fields: (0..count).map(Some).collect() };
                 let asked = (projection, Arc::clone(&wanted));
                 let dialect = dialect.clone();
-                Some(Box::new(CsvDecoder::new(
-                    dialect,
-                    (columns, rules),
-                    declared,
-                    asked,
-                    rows_max,
-                )))
+                let columns = (columns, rules);
+                let decoder = CsvDecoder::new(dialect, columns, declared, asked, rows_max);
+                Decoding::Text(Box::new(decoder))
             }
-            MessageFormat::Text | MessageFormat::Bytes => None,
+            MessageFormat::Avro(framing) => Decoding::Avro(Box::new(AvroMessages::new(
+                framing.clone(),
+                (declared, projection),
+                (rules, settings.on_bad),
+            ))),
+            MessageFormat::Protobuf(described) => {
+                let (asked, rules) = ((&declared, projection), (&rules, settings.on_bad));
+                let decoder = ProtobufMessages::new(Arc::clone(described), asked, rules)?;
+                Decoding::Protobuf(Box::new(decoder))
+            }
+            MessageFormat::Text | MessageFormat::Bytes => Decoding::Whole,
         };
         Ok(Self { settings: settings.clone(), wanted, decoder })
     }
@@ -229,10 +262,27 @@ impl MessageDecoder {
                 end -= ends;
                 messages.text.push(b'\n');
             }
-            MessageFormat::Text | MessageFormat::Bytes => {}
+            MessageFormat::Text
+            | MessageFormat::Bytes
+            | MessageFormat::Avro(_)
+            | MessageFormat::Protobuf(_) => {}
         }
         messages.values.push(start..end);
         messages.offsets.push(offset);
+    }
+
+    /// Returns the numbers of the schemas that messages say they have.
+    pub(crate) fn schema_ids(&self, messages: &Messages) -> Vec<u32> {
+        let MessageFormat::Avro(framing) = &self.settings.format else { return vec![] };
+        let mut ids = vec![];
+        for value in &messages.values {
+            let value = messages.text.get(value.clone()).unwrap_or_default();
+            match framing.open(value) {
+                Ok((id, _)) if ids.last() != Some(&id) && !ids.contains(&id) => ids.push(id),
+                _ => {}
+            }
+        }
+        ids
     }
 
     /// Decodes messages.
@@ -295,7 +345,7 @@ impl MessageDecoder {
         if value.len() > max {
             return Class::Bad(format!("the message is longer than row_bytes_max ({max} bytes)"));
         }
-        let Some(decoder) = &self.decoder else { return Class::Good };
+        let Decoding::Text(decoder) = &self.decoder else { return Class::Good };
         let is_csv = matches!(self.settings.format, MessageFormat::Csv(_));
         match decoder.looks(value) {
             Looks::Blank => Class::Bad("the message is empty".to_owned()),
@@ -350,8 +400,10 @@ impl MessageDecoder {
             Run { text: &messages.text, records, offsets: Offsets::Of(offsets), was_cut: false };
         let on_bad = self.settings.on_bad;
         match &mut self.decoder {
-            Some(decoder) => decode_run(decoder.as_mut(), &run, on_bad, origin, into),
-            None => self.whole(&run, offsets, origin, into),
+            Decoding::Text(decoder) => decode_run(decoder.as_mut(), &run, on_bad, origin, into),
+            Decoding::Avro(decoder) => decoder.decode(&run.values(), offsets, origin, into),
+            Decoding::Protobuf(decoder) => decoder.decode(&run.values(), offsets, origin, into),
+            Decoding::Whole => self.whole(&run, offsets, origin, into),
         }
     }
 

@@ -94,13 +94,17 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Divides the declared columns; `alone`: the type of the value when it is not divided, for a stream without
-    /// declared columns.
+    /// Divides the declared columns; for a stream without any: `alone` is the type of the value when it is not divided,
+    /// and `of_schema` are its columns when it has a schema.
     ///
     /// # Errors
     /// When no columns are declared, and when a column cannot hold what it is declared to.
-    pub(super) fn new(declared: &Declared, alone: Option<DataType>) -> Result<Self> {
-        let schema = match (&declared.schema, alone) {
+    pub(super) fn new(
+        declared: &Declared,
+        alone: Option<DataType>,
+        of_schema: Option<SchemaRef>,
+    ) -> Result<Self> {
+        let schema = match (declared.schema.as_ref().or(of_schema.as_ref()), alone) {
             (Some(schema), _) => Arc::clone(schema),
             (None, Some(alone)) => Arc::new(Schema::new(vec![Field::new("value", alone, true)])),
             (None, None) => {
@@ -364,7 +368,7 @@ mod tests {
                 metadata: vec![("c".to_owned(), name.to_owned())],
                 ..Declared::default()
             };
-            Columns::new(&declared, None)
+            Columns::new(&declared, None, None)
         };
         for (name, data_type) in [
             ("key", DataType::Utf8View),

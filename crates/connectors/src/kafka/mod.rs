@@ -5,6 +5,7 @@
 //!   What they have removed before it was read is an error.
 //! - Brokers that are away fail nothing that goes on: it waits. Only what ends (a bounded query) says so at once.
 
+mod avro;
 mod client;
 mod columns;
 mod options;
@@ -50,14 +51,31 @@ pub(crate) async fn open(
     env: &ConnectorEnv,
 ) -> Result<Arc<dyn Source>> {
     let options = KafkaOptions::read(options)?;
-    let alone = match options.format {
+    let avro = match &options.avro {
+        Some(avro) => Some(avro.open(env).await?),
+        None => None,
+    };
+    let format = match (&avro, &options.protobuf) {
+        (Some(avro), _) => MessageFormat::Avro(avro.framing.clone()),
+        (None, Some(protobuf)) => MessageFormat::Protobuf(Arc::new(protobuf.open(env).await?)),
+        (None, None) => options.format.clone(),
+    };
+    let of_schema = match (&avro, &format, &declared.schema) {
+        (Some(avro), _, None) => Some(avro.columns(options.topics.only()).await?),
+        (_, MessageFormat::Protobuf(described), None) => Some(Arc::clone(described.schema())),
+        _ => None,
+    };
+    let alone = match format {
         MessageFormat::Text => Some(DataType::Utf8View),
         MessageFormat::Bytes => Some(DataType::Binary),
-        MessageFormat::Json | MessageFormat::Csv(_) => None,
+        MessageFormat::Json
+        | MessageFormat::Csv(_)
+        | MessageFormat::Avro(_)
+        | MessageFormat::Protobuf(_) => None,
     };
-    let columns = Columns::new(declared, alone)?;
+    let columns = Columns::new(declared, alone, of_schema)?;
     let messages = MessageSettings {
-        format: options.format.clone(),
+        format,
         declared: Arc::clone(&columns.value),
         rules: NumberRules {
             inferred: false,
@@ -70,9 +88,14 @@ pub(crate) async fn open(
     };
     messages.check()?;
     let clients = Clients::new(options.config.clone(), options.committed_only);
+    let mut notices = vec![];
+    if let (Some(avro), Some(_)) = (&avro, &declared.schema) {
+        notices.extend(avro.differs(options.topics.only(), &messages).await?);
+    }
     let reading = Arc::new(Reading {
         columns,
         messages,
+        registry: avro.and_then(|avro| avro.registry),
         clients,
         clock: Arc::clone(&env.clock),
         io: env.io.clone(),
@@ -80,10 +103,9 @@ pub(crate) async fn open(
     let topics = Arc::new(Partitions { options, reading, known: Mutex::default() });
     let asked = Arc::clone(&topics);
     let found = blocking(&env.io, move || asked.find()).await;
-    let notices = match found {
-        Ok(_) => vec![],
-        Err(error) => vec![format!("{}; what reads the stream waits for it", error.message())],
-    };
+    if let Err(error) = found {
+        notices.push(format!("{}; what reads the stream waits for it", error.message()));
+    }
     Ok(Arc::new(KafkaSource { topics, notices }))
 }
 

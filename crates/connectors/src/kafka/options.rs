@@ -10,10 +10,13 @@ use rdkafka::error::KafkaError;
 use regex::Regex;
 use windrow_core::{Error, Result};
 
+use super::avro::{self, AvroOptions};
 use crate::formats::decode::OnBadRow;
 use crate::formats::messages::{MessageFormat, Tombstones};
+use crate::formats::protobuf::options::{self as protobuf, ProtobufOptions};
 use crate::formats::settings;
 use crate::options::{OptionDoc, StreamOptions, bad_value, is_secret};
+use crate::schema_registry;
 
 const fn option(
     name: &'static str,
@@ -39,11 +42,19 @@ pub(crate) const OPTIONS: &[OptionDoc] = &[
     ),
     option(
         "format",
-        "'json' | 'csv' | 'raw' | 'bytes'",
+        "'json' | 'csv' | 'avro' | 'protobuf' | 'raw' | 'bytes'",
         "json",
-        "How the values of messages are written, each one row: a JSON object, a record of CSV without header, UTF-8 \
-         text in one VARCHAR column, bytes in one BYTEA column.",
+        "How the values of messages are written, each one row: a JSON object, a record of CSV without header, a record of \
+         Avro, a message of Protobuf, UTF-8 text in one VARCHAR column, bytes in one BYTEA column.",
     ),
+    schema_registry::URL,
+    schema_registry::LOGIN,
+    schema_registry::SUBJECT,
+    avro::SCHEMA,
+    avro::FRAMING,
+    protobuf::SCHEMA,
+    protobuf::MESSAGE,
+    protobuf::FRAMING,
     option(
         "start",
         "'earliest' | 'latest' | TIMESTAMP '…' | '0:100,1:5'",
@@ -197,7 +208,10 @@ impl std::fmt::Display for Topics {
 pub(super) struct KafkaOptions {
     pub topics: Topics,
     pub servers: String,
+    /// Of messages without a schema.
     pub format: MessageFormat,
+    pub avro: Option<AvroOptions>,
+    pub protobuf: Option<ProtobufOptions>,
     pub start: Start,
     pub tombstones: Tombstones,
     pub on_bad: OnBadRow,
@@ -228,6 +242,14 @@ const OWN: &[&str] = &[
     "escape",
     "null",
     "poll_interval",
+    "schema.registry.url",
+    "schema.registry.basic.auth.user.info",
+    "schema.registry.subject",
+    "avro.schema",
+    "avro.framing",
+    "protobuf.schema",
+    "protobuf.message",
+    "protobuf.framing",
 ];
 
 impl KafkaOptions {
@@ -251,6 +273,9 @@ impl KafkaOptions {
             ("raw", MessageFormat::Text),
             ("text", MessageFormat::Text),
             ("bytes", MessageFormat::Bytes),
+            // Their schemas are read below.
+            ("avro", MessageFormat::Bytes),
+            ("protobuf", MessageFormat::Bytes),
         ];
         let names: Vec<(&str, usize)> = formats.iter().map(|(name, _)| *name).zip(0..).collect();
         let format = options.choice("format", &names)?.unwrap_or(0);
@@ -262,6 +287,8 @@ impl KafkaOptions {
             topics: Topics::read(options.required("topic")?)?,
             servers: options.required("bootstrap.servers")?.to_owned(),
             format,
+            avro: AvroOptions::read(&options)?,
+            protobuf: ProtobufOptions::read(&options)?,
             start: start(options.get("start").unwrap_or("earliest"))?,
             tombstones: options.choice("tombstones", &tombstones)?.unwrap_or(Tombstones::Skip),
             on_bad: settings::on_bad_row(&options)?,

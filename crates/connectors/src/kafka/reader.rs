@@ -24,6 +24,7 @@ use super::client::{Clients, Member, Queue, TopicPartition};
 use super::columns::{Columns, MetadataColumn};
 use crate::formats::decode::{OnBadRow, Origin, bad_row, readable};
 use crate::formats::messages::{MessageDecoder, MessageSettings, Messages};
+use crate::schema_registry::Registry;
 
 /// Bytes of values in a batch, about.
 const BATCH_BYTES: usize = 4 << 20;
@@ -31,12 +32,17 @@ const BATCH_BYTES: usize = 4 << 20;
 const NAP: Duration = Duration::from_secs(1);
 /// How long a bounded reading waits for a broker that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long is waited before a schema registry is asked again: at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How the partitions of a stream are read.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) columns: Columns,
     pub(super) messages: MessageSettings,
+    /// Where the schemas of messages are found.
+    pub(super) registry: Option<Arc<Registry>>,
     pub(super) clients: Clients,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) io: tokio::runtime::Handle,
@@ -293,6 +299,8 @@ impl Reader for KafkaReader {
             if let Next::End = next {
                 self.connection = None;
             }
+            let ids = self.decoder.schema_ids(&self.gathered.messages);
+            fetch_schemas(&self.reading, ids, self.until.is_some()).await?;
             if let Some(batch) = self.batch()? {
                 return Ok(Some(batch));
             }
@@ -310,6 +318,29 @@ impl Reader for KafkaReader {
             }
         }
     }
+}
+
+/// Fetches the schemas of messages. A registry that is away is waited for; what ends does so for a while. Dropping the
+/// future loses nothing.
+///
+/// # Errors
+/// When the registry does not answer what ends.
+async fn fetch_schemas(reading: &Reading, ids: Vec<u32>, ends: bool) -> Result<()> {
+    let Some(registry) = &reading.registry else { return Ok(()) };
+    let (mut pause, mut waited) = (RETRY_FIRST, Duration::ZERO);
+    for id in ids {
+        while registry.is_needed(id) {
+            let Err(error) = registry.fetch(id).await else { break };
+            reading.clients.health.note(error.message());
+            if ends && waited >= PATIENCE {
+                return Err(error);
+            }
+            reading.clock.sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the metadata of the rows that are left. Both lists of offsets ascend.

@@ -414,7 +414,7 @@ fn without_options(error: Error) -> Error {
         return error;
     }
     Error::new(error.kind(), error.message().to_owned()).with_hint(
-        "Name it .csv, .json, .ndjson or .parquet, use COPY … FROM 'file' (FORMAT csv), or create a stream: CREATE STREAM s \
+        "Name it .csv, .json, .ndjson, .parquet or .avro, use COPY … FROM 'file' (FORMAT csv), or create a stream: CREATE STREAM s \
          WITH (connector = 'file', path = '…', format = 'csv').",
     )
 }

@@ -18,8 +18,8 @@ use windrow_core::{Error, Result};
 
 use super::super::feed::read_ranges;
 use super::super::location::Blob;
-use super::columns::{self, Place};
 use crate::formats::convert::{NumberRules, STRICT};
+use crate::formats::typed::{self, Place};
 
 /// Bytes at the end of a file that are read first: most footers fit.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -128,7 +128,8 @@ impl ParquetFile {
         declared: &Schema,
         rules: &NumberRules,
     ) -> Result<Vec<Option<Place>>> {
-        columns::find_columns(self.metadata.schema().fields(), declared, rules, &self.name)
+        let of = format!("file \"{}\"", self.name);
+        typed::find_columns(self.metadata.schema().fields(), declared, rules, &of)
     }
 
     /// The number of rows before each row group, and after the last.

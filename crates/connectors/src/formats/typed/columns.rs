@@ -1,8 +1,8 @@
-//! Mapping of the columns of a Parquet file to those of the stream, and conversion of their values.
+//! The columns of a file or a schema as those of a stream: where they are, and conversion of their values.
 //!
-//! Columns are matched by name. A column missing from a file is NULL there. The columns of several files are unified
-//! without loss: to a type that holds the values of all exactly, or an error that names two of the files. No conversion
-//! rounds, truncates or wraps: a value that does not fit is an error.
+//! Columns are matched by name. A column missing from a file or a schema is NULL there. The columns of several files are
+//! unified without loss: to a type that holds the values of all exactly, or an error that names two of the files. No
+//! conversion rounds, truncates or wraps: a value that does not fit is an error.
 
 use std::sync::Arc;
 
@@ -16,11 +16,10 @@ use arrow::error::ArrowError;
 use windrow_core::{Error, Result, sql_type};
 
 use crate::formats::convert::{BareNumber, NumberRules, STRICT};
-use crate::formats::csv::missing_column;
 
 /// The place of a declared column in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Place {
+pub(crate) struct Place {
     /// Its index among the file's columns.
     pub root: usize,
     /// The unit of its whole numbers, where they represent times.
@@ -29,7 +28,7 @@ pub(in super::super) struct Place {
 
 impl Place {
     /// Converts the file's column to the declared type.
-    pub(super) fn convert(self, column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    pub(crate) fn convert(self, column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
         match self.epoch {
             None => convert(column, to),
             Some(unit) => {
@@ -41,15 +40,15 @@ impl Place {
     }
 }
 
-/// Finds the declared columns among those of file `name`; `None` for a missing one.
+/// Finds the declared columns among those of `of` (`file "x"`); `None` for a missing one.
 ///
 /// # Errors
 /// When one has a type that cannot be converted to the declared one, or is missing and declared NOT NULL.
-pub(super) fn find_columns(
+pub(crate) fn find_columns(
     has: &Fields,
     declared: &Schema,
     rules: &NumberRules,
-    name: &str,
+    of: &str,
 ) -> Result<Vec<Option<Place>>> {
     let find = |field: &Arc<Field>| {
         let Some(root) = find_name(has, declared, field.name()) else {
@@ -57,9 +56,9 @@ pub(super) fn find_columns(
                 return Ok(None);
             }
             let names: Vec<&str> = has.iter().map(|f| f.name().as_str()).collect();
-            return Err(missing_column(name, field.name(), &names).with_hint(
-                "A column that some files lack is NULL there; declare it without NOT NULL.",
-            ));
+            return Err(Error::data(format!("{of} has no column \"{}\"", field.name()))
+                .with_hint(format!("Its columns are: {}.", names.join(", ")))
+                .with_hint("A column that is missing is NULL; declare it without NOT NULL."));
         };
         let is = has.get(root).map_or(&DataType::Null, |f| f.data_type());
         if is.is_integer()
@@ -68,7 +67,7 @@ pub(super) fn find_columns(
             return match rules.of(field.name(), *unit) {
                 BareNumber::In(unit) => Ok(Some(Place { root, epoch: Some(unit) })),
                 BareNumber::Unsaid | BareNumber::Contradicts => Err(Error::data(format!(
-                    "column \"{}\" of file \"{name}\" is {}, and declared as TIMESTAMP: the unit of its numbers is not known",
+                    "column \"{}\" of {of} is {}, and declared as TIMESTAMP: the unit of its numbers is not known",
                     field.name(),
                     sql_type(is)
                 ))
@@ -77,12 +76,12 @@ pub(super) fn find_columns(
         }
         if !can_become(is, field.data_type()) {
             return Err(Error::data(format!(
-                "column \"{}\" of file \"{name}\" is {}, which cannot become {}",
+                "column \"{}\" of {of} is {}, which cannot become {}",
                 field.name(),
                 sql_type(is),
                 sql_type(field.data_type())
             ))
-            .with_hint("Declare the column with the file's type and CAST it in the query."));
+            .with_hint("Declare the column with that type and CAST it in the query."));
         }
         Ok(Some(Place { root, epoch: None }))
     };
@@ -101,7 +100,7 @@ fn find_name(has: &Fields, declared: &Schema, name: &str) -> Option<usize> {
 
 /// The columns of several files, as they are discovered.
 #[derive(Debug, Default)]
-pub(in super::super) struct Union {
+pub(crate) struct Union {
     /// Each column, and the first file that has it.
     columns: Vec<(Field, String)>,
     files: usize,
@@ -112,7 +111,7 @@ impl Union {
     ///
     /// # Errors
     /// When one has a type that is incompatible with that of another file.
-    pub(in super::super) fn add(&mut self, fields: &Fields, name: &str) -> Result<()> {
+    pub(crate) fn add(&mut self, fields: &Fields, name: &str) -> Result<()> {
         let mut seen = vec![false; self.columns.len()];
         for field in fields {
             let exact = self.columns.iter().position(|(known, _)| known.name() == field.name());
@@ -154,12 +153,12 @@ impl Union {
     }
 
     /// Whether no file was added.
-    pub(in super::super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.files == 0
     }
 
     /// Returns all columns, in the order in which they were first seen.
-    pub(in super::super) fn into_schema(self) -> Schema {
+    pub(crate) fn into_schema(self) -> Schema {
         Schema::new(self.columns.into_iter().map(|(field, _)| field).collect::<Vec<_>>())
     }
 }
@@ -303,17 +302,35 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 fn is_binary(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+    matches!(
+        data_type,
+        DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_)
+    )
+}
+
+/// The digits of a second that a time of day has.
+fn time_digits(data_type: &DataType) -> Option<i8> {
+    let (DataType::Time32(unit) | DataType::Time64(unit)) = data_type else { return None };
+    Some(match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    })
 }
 
 /// Whether each value of type `is` has an equivalent in type `to` (a timestamp may lose digits).
-pub(super) fn can_become(is: &DataType, to: &DataType) -> bool {
+pub(crate) fn can_become(is: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (is, to) {
         _ if is == to => true,
         (T::Dictionary(_, value), _) => can_become(value, to),
         (T::Null, _) | (T::Timestamp(..) | T::Date32 | T::Date64, T::Timestamp(..)) => true,
         (T::Date32, T::Date64) | (T::Date64, T::Date32) => true,
+        (T::Time32(_) | T::Time64(_), _) => time_digits(to) >= time_digits(is),
         _ if is_text(is) => is_text(to),
         _ if is_binary(is) => is_binary(to) || is_text(to),
         // A value that does not fit is an error at run time, never wrapped.
@@ -333,7 +350,7 @@ pub(super) fn can_become(is: &DataType, to: &DataType) -> bool {
 }
 
 /// Converts a column of a file to the declared type.
-pub(super) fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+pub(crate) fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     use DataType as T;
     match (column.data_type(), to) {
         (is, to) if is == to => Ok(Arc::clone(column)),

@@ -1,10 +1,12 @@
-//! Rows of a Parquet file with values that the declared types do not hold: bad rows, as in other formats.
+//! Rows with values that the declared types do not hold: bad rows, as in formats of text.
 //!
 //! They are searched for only in batches that cannot be converted as a whole.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, nullif};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::json::LineDelimitedWriter;
 use arrow::util::display::array_value_to_string;
 use windrow_core::{Result, sql_type};
@@ -12,9 +14,9 @@ use windrow_core::{Result, sql_type};
 use super::columns::Place;
 use crate::formats::decode::OnBadRow;
 
-/// A batch as in the file, without the rows that do not fit.
+/// A batch as it was read, without the rows that do not fit.
 #[derive(Debug)]
-pub(super) struct Fitting {
+pub(crate) struct Fitting {
     pub rows: RecordBatch,
     /// Marks the rows that fit.
     pub kept: BooleanArray,
@@ -26,7 +28,7 @@ pub(super) struct Fitting {
 ///
 /// # Errors
 /// When rows cannot be removed from the batch.
-pub(super) fn fitting(
+pub(crate) fn fitting(
     batch: &RecordBatch,
     columns: &[(usize, Place, &Field)],
     on_bad: OnBadRow,
@@ -56,7 +58,11 @@ pub(super) fn fitting(
         }
     }
     let kept: BooleanArray = unfit.iter().map(|why| Some(why.is_none())).collect();
-    let rows = filter_record_batch(&RecordBatch::try_new(batch.schema(), values)?, &kept)?;
+    // Values that are NULL now may be in columns that had none.
+    let has = batch.schema();
+    let nullable = has.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let rows = filter_record_batch(&RecordBatch::try_new(nullable, values)?, &kept)?;
     let unfit = unfit.into_iter().enumerate().filter_map(|(row, why)| Some((row, why?))).collect();
     Ok(Fitting { rows, kept, unfit })
 }
@@ -71,7 +77,7 @@ fn note(unfit: &mut [Option<String>], row: usize, why: impl FnOnce() -> String) 
 }
 
 /// Returns the rows whose values cannot be converted to `to`, ascending.
-pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usize> {
+pub(crate) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usize> {
     let mut found = vec![];
     // Halves still to be tried, the first one last.
     let mut pieces = vec![(0, column.len())];
@@ -90,8 +96,8 @@ pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usi
     found
 }
 
-/// Formats a row of the file as a line of JSON.
-pub(super) fn shown(batch: &RecordBatch, row: usize) -> Result<String> {
+/// Formats a row as it was read as a line of JSON.
+pub(crate) fn shown(batch: &RecordBatch, row: usize) -> Result<String> {
     let mut line = vec![];
     let mut writer = LineDelimitedWriter::new(&mut line);
     writer.write(&batch.slice(row, 1))?;
