@@ -28,6 +28,7 @@ mod memory;
 mod messages;
 mod nexmark;
 mod panics;
+mod postgres;
 mod program;
 mod readers;
 mod resume;
@@ -77,6 +78,7 @@ fn main() {
     trials.extend(kept_insert::trials());
     trials.extend(kafka::trials());
     trials.extend(sinks::trials());
+    trials.extend(postgres::trials());
     trials.extend(alerts::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
