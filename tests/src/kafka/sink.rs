@@ -213,7 +213,7 @@ fn unfit() -> Result<(), Failed> {
         ("tombstones = 'true'", "tombstones need a key"),
         ("fetch.min.bytes = '1'", "unknown option \"fetch.min.bytes\""),
         ("partitioner = 'nobodys'", "the Kafka client does not start"),
-        ("format = 'avro', key = 'id'", "option \"format\""),
+        ("format = 'xml', key = 'id'", "option \"format\""),
     ] {
         let why =
             refusal(talk.ask(&format!("CREATE SINK k FROM v {}", broker.sink("t", options))))?;

@@ -168,32 +168,8 @@ fn writer<'a>(array: &'a ArrayRef, to: &'a PgType, name: &'a str) -> Result<Writ
                 Ok(())
             })
         }
-        PgType::Text | PgType::Json => {
-            let values = array.as_string_opt::<i64>().ok_or_else(wrong)?;
-            Box::new(move |row, out| {
-                out.extend_from_slice(values.value(row).as_bytes());
-                Ok(())
-            })
-        }
-        PgType::Jsonb => {
-            let values = array.as_string_opt::<i64>().ok_or_else(wrong)?;
-            Box::new(move |row, out| {
-                // The version of the form.
-                out.push(1);
-                out.extend_from_slice(values.value(row).as_bytes());
-                Ok(())
-            })
-        }
-        PgType::Uuid => {
-            let values = array.as_string_opt::<i64>().ok_or_else(wrong)?;
-            Box::new(move |row, out| {
-                let text = values.value(row);
-                let bytes = uuid(text).ok_or_else(|| {
-                    Error::data(format!("column \"{name}\": \"{text}\" is not a UUID"))
-                })?;
-                out.extend_from_slice(&bytes);
-                Ok(())
-            })
+        PgType::Text | PgType::Json | PgType::Jsonb | PgType::Uuid => {
+            text_writer(array, to, name).ok_or_else(wrong)?
         }
         PgType::Int2 => number!(array, Int16Type, wrong),
         PgType::Int4 => number!(array, Int32Type, wrong),
@@ -201,32 +177,10 @@ fn writer<'a>(array: &'a ArrayRef, to: &'a PgType, name: &'a str) -> Result<Writ
         PgType::Float4 => number!(array, Float32Type, wrong),
         PgType::Float8 => number!(array, Float64Type, wrong),
         PgType::Numeric => numeric_writer(array).ok_or_else(wrong)?,
-        PgType::Date => {
-            let values = array.as_primitive_opt::<Date32Type>().ok_or_else(wrong)?;
-            Box::new(move |row, out| {
-                let days = values.value(row).checked_sub(EPOCH_DAYS);
-                let days = days.filter(|days| DAYS.contains(days)).ok_or_else(|| {
-                    Error::data(format!("column \"{name}\": the date is out of range"))
-                })?;
-                out.extend_from_slice(&days.to_be_bytes());
-                Ok(())
-            })
-        }
+        PgType::Date => date_writer(array, name).ok_or_else(wrong)?,
         PgType::Time | PgType::Timestamp | PgType::Timestamptz => {
             let (units, scale) = ticks(array)?.ok_or_else(wrong)?;
-            let is_time = *to == PgType::Time;
-            Box::new(move |row, out| {
-                let micros = micros(units.as_primitive::<Int64Type>().value(row), scale);
-                let since = micros.and_then(|micros| match is_time {
-                    true => Some(micros),
-                    false => micros.checked_sub(EPOCH_MICROS).filter(|m| MICROS.contains(m)),
-                });
-                let since = since.ok_or_else(|| {
-                    Error::data(format!("column \"{name}\": the timestamp is out of range"))
-                })?;
-                out.extend_from_slice(&since.to_be_bytes());
-                Ok(())
-            })
+            time_writer(units, scale, *to == PgType::Time, name)
         }
         PgType::Array(oid, item) => {
             let values = array.as_list_opt::<i64>().ok_or_else(wrong)?;
@@ -240,6 +194,54 @@ fn writer<'a>(array: &'a ArrayRef, to: &'a PgType, name: &'a str) -> Result<Writ
                 list(&items, (*oid, item), from..to, name, out)
             })
         }
+    })
+}
+
+fn text_writer<'a>(array: &'a ArrayRef, to: &PgType, name: &'a str) -> Option<Write<'a>> {
+    let values = array.as_string_opt::<i64>()?;
+    let is_uuid = *to == PgType::Uuid;
+    // The version of the form.
+    let version: &[u8] = if *to == PgType::Jsonb { &[1] } else { &[] };
+    Some(Box::new(move |row, out| {
+        let text = values.value(row);
+        if is_uuid {
+            let bytes = uuid(text).ok_or_else(|| {
+                Error::data(format!("column \"{name}\": \"{text}\" is not a UUID"))
+            })?;
+            out.extend_from_slice(&bytes);
+            return Ok(());
+        }
+        out.extend_from_slice(version);
+        out.extend_from_slice(text.as_bytes());
+        Ok(())
+    }))
+}
+
+fn date_writer<'a>(array: &'a ArrayRef, name: &'a str) -> Option<Write<'a>> {
+    let values = array.as_primitive_opt::<Date32Type>()?;
+    Some(Box::new(move |row, out| {
+        let days = values.value(row).checked_sub(EPOCH_DAYS);
+        let days = days
+            .filter(|days| DAYS.contains(days))
+            .ok_or_else(|| Error::data(format!("column \"{name}\": the date is out of range")))?;
+        out.extend_from_slice(&days.to_be_bytes());
+        Ok(())
+    }))
+}
+
+/// Writes times of `units`, of which one is `scale` µs: see [`ticks`].
+fn time_writer<'a>(units: ArrayRef, scale: i64, is_time: bool, name: &'a str) -> Write<'a> {
+    Box::new(move |row, out| {
+        let micros = micros(units.as_primitive::<Int64Type>().value(row), scale);
+        let since = micros.and_then(|micros| match is_time {
+            true => Some(micros),
+            false => micros.checked_sub(EPOCH_MICROS).filter(|m| MICROS.contains(m)),
+        });
+        let since = since.ok_or_else(|| {
+            Error::data(format!("column \"{name}\": the timestamp is out of range"))
+        })?;
+        out.extend_from_slice(&since.to_be_bytes());
+        Ok(())
     })
 }
 

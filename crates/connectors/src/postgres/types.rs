@@ -132,11 +132,11 @@ pub(super) fn fits(data_type: &DataType, to: &PgType, modifier: i32) -> Option<&
             | DataType::Decimal128(_, scale)
             | DataType::Decimal256(_, scale),
             PgType::Numeric,
-        ) => match modifier >= 4 {
+        ) => {
             // (precision << 16 | scale) + 4, where the scale has 11 bits and a sign.
-            true => narrow((((modifier - 4) & 0x7ff) ^ 1024) - 1024, i32::from(*scale)),
-            false => None,
-        },
+            let has = (((modifier - 4) & 0x7ff) ^ 1024) - 1024;
+            (modifier >= 4 && has < i32::from(*scale)).then_some("it has fewer digits")
+        }
         (text, PgType::Text | PgType::Json | PgType::Jsonb | PgType::Uuid) if is_text(text) => None,
         (binary, PgType::Bytea) if is_binary(binary) => None,
         (DataType::Time32(unit) | DataType::Time64(unit), PgType::Time)

@@ -154,7 +154,8 @@ impl SinkPump {
     }
 
     async fn end(mut self, phase: Phase) {
-        if self.is_committing && self.sink.guarantee() == Guarantee::ExactlyOnce {
+        let is_dropped = self.control.borrow().dropped;
+        if self.is_committing && !is_dropped && self.sink.guarantee() == Guarantee::ExactlyOnce {
             // What replaces it goes on after what the destination has.
             if let Ok(Some(has)) = self.sink.open(Some(self.record.committed)).await
                 && has > self.record.committed

@@ -10,14 +10,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use windrow_connectors::{ConnectorEnv, SinkSpec, open_sink};
 use windrow_core::{Error, Result, Sink};
 use windrow_sql::parse::{self, ContinuousQuery, OptionItem, SinkRows};
 use windrow_sql::plan::distinct_columns;
 
 use super::create_stream::{at_option, connector_env};
-use super::{Statement, authorize_late_rows, need};
+use super::{Answer, Statement, authorize_late_rows, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::sinks::{Phase, SinkObject};
@@ -54,7 +53,6 @@ struct SinkOptions {
     rest: Vec<(String, String)>,
 }
 
-#[async_trait]
 impl Statement for CreateSink {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("CREATE SINK", None)
@@ -72,31 +70,33 @@ impl Statement for CreateSink {
         true
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let create = &self.create;
-        let name = plain_name(&create.name)?;
-        let creation = Creation::new(cx, &name);
-        if creation.is_done(create.or_replace, create.if_not_exists, "sink")? {
-            return Ok(Outcome::Done("CREATE SINK (exists already)".into()));
-        }
-        let options = SinkOptions::read(&create.options)?;
-        match &create.rows {
-            SinkRows::View(view) => {
-                let view = source(cx.catalog(), &plain_name(view)?)?;
-                let new = NewSink { cx, create, name: &name, options, text: &self.text };
-                new.check(&view)?;
-                let old = new.replaced(&view).await?;
-                creation.replace().await?;
-                let definition = creation.record(Kind::Sink, &self.text)?;
-                let started = new.start(&view, (definition.as_ref(), old), false).await;
-                creation.or_forget(started)?;
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let create = &self.create;
+            let name = plain_name(&create.name)?;
+            let creation = Creation::new(cx, &name);
+            if creation.is_done(create.or_replace, create.if_not_exists, "sink")? {
+                return Ok(Outcome::Done("CREATE SINK (exists already)".into()));
             }
-            SinkRows::Query(query) => {
-                let new = NewSink { cx, create, name: &name, options, text: &self.text };
-                new.of_query(query).await?;
+            let options = SinkOptions::read(&create.options)?;
+            match &create.rows {
+                SinkRows::View(view) => {
+                    let view = source(cx.catalog(), &plain_name(view)?)?;
+                    let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                    new.check(&view)?;
+                    let old = new.replaced(&view).await?;
+                    creation.replace().await?;
+                    let definition = creation.record(Kind::Sink, &self.text)?;
+                    let started = new.start(&view, (definition.as_ref(), old), false).await;
+                    creation.or_forget(started)?;
+                }
+                SinkRows::Query(query) => {
+                    let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                    new.of_query(query).await?;
+                }
             }
-        }
-        Ok(Outcome::Done("CREATE SINK".into()))
+            Ok(Outcome::Done("CREATE SINK".into()))
+        })
     }
 }
 
