@@ -228,7 +228,7 @@ fn unfit() -> Result<(), Failed> {
     )?;
     let talk = engine(None)?;
     small(&talk)?;
-    let mut refused = |options: String, words: &[&str]| -> Result<(), Failed> {
+    let refused = |options: String, words: &[&str]| -> Result<(), Failed> {
         let why = refusal(talk.ask(&format!("CREATE SINK x FROM v {options}")))?;
         match words.iter().find(|word| !why.contains(**word)) {
             Some(word) => Err(format!("{word} is not said: {why}").into()),
