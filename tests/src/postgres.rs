@@ -119,18 +119,18 @@ const CREATED: &str = ", create_table = 'true', batch_interval = '10 ms'";
 
 fn types() -> Result<(), Failed> {
     const ROWS: &str = "
-CREATE STREAM t (ts TIMESTAMP, small SMALLINT, big BIGINT, u BIGINT UNSIGNED, x DOUBLE, r REAL, price DECIMAL(38, 3), huge DECIMAL(76, 10),
+CREATE STREAM t (ts TIMESTAMP, small SMALLINT, big BIGINT, u BIGINT UNSIGNED, x DOUBLE, r REAL, price DECIMAL(38, 3),
     yes BOOLEAN, day DATE, w VARCHAR, b BYTEA, z TIMESTAMPTZ, ms TIMESTAMP(3), l INT[], ws VARCHAR[], WATERMARK FOR ts);
 CREATE MATERIALIZED VIEW tv AS SELECT *, named_struct('a', small) AS s FROM t;
 INSERT INTO t VALUES
     (TIMESTAMP '2026-01-01 00:00:01.123456789', 32767, 9223372036854775807, 18446744073709551615, 0.1, 0.25,
-     CAST('12345678901234567890123456789012345.678' AS DECIMAL(38, 3)), CAST('123456789012345678901234567890123456789012345678901234567890123456.0123456789' AS DECIMAL(76, 10)),
+     CAST('12345678901234567890123456789012345.678' AS DECIMAL(38, 3)),
      true, DATE '1969-12-31', 'it''s \"1\", ü 🦀\t\\.', X'00ff', TIMESTAMPTZ '2026-01-01 00:00:00+02:00', TIMESTAMP '1969-12-31 23:59:59.999',
      [1, NULL, -2147483648], ['ä', '', NULL]),
     (TIMESTAMP '1960-01-01 00:00:02.000000001', -32768, -9223372036854775808, 0, -2.5e300, -0.0,
-     CAST('-0.001' AS DECIMAL(38, 3)), CAST('-10000' AS DECIMAL(76, 10)), false, DATE '2026-02-28', '', X'', TIMESTAMPTZ '2026-07-01 00:00:00Z',
+     CAST('-0.001' AS DECIMAL(38, 3)), false, DATE '2026-02-28', '', X'', TIMESTAMPTZ '2026-07-01 00:00:00Z',
      TIMESTAMP '2026-01-01 00:00:00.5', [], []),
-    (TIMESTAMP '2026-01-01 00:00:03', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+    (TIMESTAMP '2026-01-01 00:00:03', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 ";
     let mut server = Server::new()?;
     for durable in [true, false] {
@@ -144,16 +144,15 @@ INSERT INTO t VALUES
         // Timestamps have microseconds there, cut downwards.
         server.has(
             &format!(
-                "SELECT ts::text, small, big, u, x, r, price, huge, yes, day::text, w, encode(b, 'hex'), z::timestamptz AT TIME ZONE 'UTC', \
+                "SELECT ts::text, small, big, u, x, r, price, yes, day::text, w, encode(b, 'hex'), z::timestamptz AT TIME ZONE 'UTC', \
                  ms::text, l::text, ws::text, s::text FROM {table} ORDER BY big NULLS LAST"
             ),
             &[
-                "1960-01-01 00:00:02|-32768|-9223372036854775808|0|-2.5e+300|-0.0|-0.001|-10000.0000000000|False|2026-02-28|||2026-07-01 00:00:00|\
+                "1960-01-01 00:00:02|-32768|-9223372036854775808|0|-2.5e+300|-0.0|-0.001|False|2026-02-28|||2026-07-01 00:00:00|\
                  2026-01-01 00:00:00.5|{}|{}|{\"a\": -32768}",
-                "2026-01-01 00:00:01.123456|32767|9223372036854775807|18446744073709551615|0.1|0.25|12345678901234567890123456789012345.678|\
-                 123456789012345678901234567890123456789012345678901234567890123456.0123456789|True|1969-12-31|it's \"1\", ü 🦀\t\\.|00ff|\
+                "2026-01-01 00:00:01.123456|32767|9223372036854775807|18446744073709551615|0.1|0.25|12345678901234567890123456789012345.678|True|1969-12-31|it's \"1\", ü 🦀\t\\.|00ff|\
                  2025-12-31 22:00:00|1969-12-31 23:59:59.999|{1,NULL,-2147483648}|{ä,\"\",NULL}|{\"a\": 32767}",
-                "2026-01-01 00:00:03|None|None|None|None|None|None|None|None|None|None|None|None|None|None|None|{\"a\": null}",
+                "2026-01-01 00:00:03|None|None|None|None|None|None|None|None|None|None|None|None|None|None|{\"a\": null}",
             ],
         )?;
         server.has(
@@ -161,7 +160,7 @@ INSERT INTO t VALUES
                 "SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute \
                  WHERE attrelid = '{table}'::regclass AND attnum > 0"
             ),
-            &["timestamp(6) without time zone, smallint, bigint, numeric(20,0), double precision, real, numeric(38,3), numeric(76,10), boolean, \
+            &["timestamp(6) without time zone, smallint, bigint, numeric(20,0), double precision, real, numeric(38,3), boolean, \
                date, text, bytea, timestamp(6) with time zone, timestamp(3) without time zone, integer[], text[], jsonb"],
         )?;
     }

@@ -166,10 +166,6 @@ pub(super) fn judged(error: &tokio_postgres::Error, options: &PostgresOptions) -
     let why = format!("{} (SQLSTATE {})", said(error), code.code());
     let class = code.code().get(..2).unwrap_or_default();
     match class {
-        // Not a refused row, but bytes that it does not take.
-        "22" if *code == SqlState::BAD_COPY_FILE_FORMAT => {
-            Error::internal(format!("table \"{table}\" does not take the form of rows: {why}"))
-        }
         "22" | "23" | "44" | "54" | "P0" => {
             Error::data(format!("table \"{table}\" refuses a row: {why}"))
         }

@@ -12,6 +12,7 @@ use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio::runtime::Handle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Statement, Transaction};
 use windrow_core::{Error, ErrorKind, Result};
 
@@ -194,6 +195,11 @@ async fn copy_in(
     options: &PostgresOptions,
 ) -> Result<(), Failure> {
     let failed = |error: tokio_postgres::Error| {
+        let is_altered =
+            [&SqlState::INVALID_BINARY_REPRESENTATION, &SqlState::BAD_COPY_FILE_FORMAT];
+        if error.code().is_some_and(|code| is_altered.contains(&code)) {
+            return Failure::Changed;
+        }
         let row = refused_row(&error).and_then(|place| rows.number(place));
         Failure::Error(judged(&error, options), row)
     };
