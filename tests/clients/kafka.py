@@ -4,7 +4,7 @@ Reads one command of JSON per line, answers each with one line, and ends the bro
 Kafka: it cannot add partitions; it knows no offsets by time; the end of a partition by ListOffsets is the offset of the first
 message of the last batch, plus one, so each `produce` ends with a batch of one message; and with objects in a bucket
 (moto, `durable`), by which a killed broker has its messages when it is back, that end is too low by whole batches: there only
-what does not end is read."""
+what does not end is read; and consumers with read_committed also get messages of transactions that were aborted."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import boto3
 from avro_end import Registry, row, SCHEMA
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from moto.server import ThreadedMotoServer
 
@@ -111,6 +111,24 @@ class Broker:
         if failed:
             raise RuntimeError(failed[0])
 
+    def consume(self, topic, count, partitions=1, isolation="read_committed"):
+        """Waits for `count` messages, and a moment for more; each as [partition, key, value, headers]."""
+        options = {"bootstrap.servers": self.servers, "group.id": "tests", "isolation.level": isolation}
+        consumer = Consumer(options | {"enable.auto.commit": False})
+        consumer.assign([TopicPartition(topic, n, 0) for n in range(partitions)])
+        text = lambda value: value if value is None else value.decode()
+        found, until = [], time.monotonic() + 60
+        while time.monotonic() < until:
+            message = consumer.poll(0.1)
+            if message is None or message.error():
+                continue
+            headers = [[name, text(value)] for name, value in message.headers() or []]
+            found.append([message.partition(), text(message.key()), text(message.value()), headers])
+            if len(found) == count:
+                until = time.monotonic() + 1
+        consumer.close()
+        return found
+
     def rows(self, topic, first, count, partition=0):
         """Produces `count` rows, from number `first` on: five numbers in a second of event time."""
         def row(n):
@@ -127,7 +145,8 @@ def main():
             command = json.loads(line)
             try:
                 answer = getattr(broker, command.pop("do"))(**command)
-                print("ok" if answer is None else f"ok {answer}", flush=True)
+                text = answer if isinstance(answer, str) else json.dumps(answer)
+                print("ok" if answer is None else f"ok {text}", flush=True)
             except Exception as error:
                 print("failed:", repr(error).replace("\n", " "), flush=True)
     finally:

@@ -30,6 +30,7 @@ mod memory;
 mod messages;
 mod nexmark;
 mod panics;
+mod postgres;
 mod program;
 mod readers;
 mod resume;
@@ -83,6 +84,7 @@ fn main() {
     trials.extend(kafka_formats::trials());
     trials.extend(avro::trials());
     trials.extend(sinks::trials());
+    trials.extend(postgres::trials());
     trials.extend(alerts::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());

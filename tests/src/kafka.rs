@@ -5,6 +5,8 @@
 //! bucket of moto, so that it has them when it is back. A test has a broker of its own. Partitions and topics that
 //! appear, and restarts before the first message, are tested beside the connector with librdkafka's own broker.
 
+mod sink;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,7 +22,8 @@ use crate::talk::Talk;
 use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = sink::trials();
+    trials.extend([
         trial("kafka/values and metadata have their types", types),
         trial("kafka/poison is set aside with its offset", poison),
         trial("kafka/formats besides json", formats),
@@ -29,7 +32,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("kafka/continuous is bounded", continuous),
         trial("kafka/kill -9 of either over windows loses and doubles nothing", kills),
         trial("kafka/secrets are not shown", secrets),
-    ]
+    ]);
+    trials
 }
 
 /// A broker and its other client.

@@ -2,6 +2,7 @@
 //! but its sink.
 
 mod kills;
+mod rejected;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +28,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("sinks/other programs read the files", types),
         trial("sinks/a destination that is away holds the sink alone", away),
         trial("sinks/a row that is refused stops the sink", refused),
+        trial("sinks/requests that are refused are set aside", rejected::requests),
+        trial("sinks/batches that are refused are divided", rejected::batches),
+        trial("sinks/a destination that refuses all stops the sink", rejected::not_the_row),
         trial("sinks/definitions survive", definitions),
         trial("sinks/secrets are not shown", secrets),
         trial("sinks/remote users write where they may", remote),
@@ -35,17 +39,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const STREAM: &str =
+pub(crate) const STREAM: &str =
     "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, WATERMARK FOR ts);\n";
 /// One view with windows, one that passes rows.
-const VIEWS: &str = "
+pub(crate) const VIEWS: &str = "
 CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT window_start, k, count(*) AS n, min(id) AS low, max(id) AS high
 FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, k;
 CREATE MATERIALIZED VIEW IF NOT EXISTS r AS SELECT id, k, ts FROM s WHERE k <> 3;
 ";
 
 /// The last row closes all windows before it.
-const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');
+pub(crate) const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');
 WAIT FOR v UNTIL TIMESTAMP '2026-01-01 23:59:59';
 ";
 
@@ -63,7 +67,7 @@ fn read(dir: &Path, form: &str, columns: &str) -> Result<Vec<String>, Failed> {
     Ok(rows)
 }
 
-fn same(what: &str, found: &[String], expected: &[String]) -> Result<(), Failed> {
+pub(crate) fn same(what: &str, found: &[String], expected: &[String]) -> Result<(), Failed> {
     if found == expected && !expected.is_empty() {
         return Ok(());
     }
@@ -143,7 +147,7 @@ INSERT INTO t VALUES
 }
 
 /// Waits until a query gives a row that begins with this value.
-fn wait_until(talk: &Talk, sql: &str, value: &str) -> Result<Vec<String>, Failed> {
+pub(crate) fn wait_until(talk: &Talk, sql: &str, value: &str) -> Result<Vec<String>, Failed> {
     let pause = std::time::Duration::from_millis(2);
     for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
         let rows = talk.rows(sql)?;
@@ -157,7 +161,7 @@ fn wait_until(talk: &Talk, sql: &str, value: &str) -> Result<Vec<String>, Failed
     Err(format!("{sql} never gives {value}: {:?}", talk.rows(sql)?).into())
 }
 
-fn refusal<T>(answer: Result<T, Refusal>) -> Result<String, Failed> {
+pub(crate) fn refusal<T>(answer: Result<T, Refusal>) -> Result<String, Failed> {
     match answer {
         Ok(_) => Err("it is not refused".into()),
         Err(Refusal(text)) => Ok(text),
@@ -165,13 +169,13 @@ fn refusal<T>(answer: Result<T, Refusal>) -> Result<String, Failed> {
 }
 
 /// A view over a stream that takes rows.
-fn small(talk: &Talk) -> Result<(), Failed> {
+pub(crate) fn small(talk: &Talk) -> Result<(), Failed> {
     talk.ask(STREAM.trim_end().trim_end_matches(';'))?;
     talk.ask("CREATE MATERIALIZED VIEW v AS SELECT id, k FROM s")?;
     Ok(())
 }
 
-fn insert(talk: &Talk, ids: std::ops::Range<u64>) -> Result<(), Failed> {
+pub(crate) fn insert(talk: &Talk, ids: std::ops::Range<u64>) -> Result<(), Failed> {
     let rows: Vec<String> =
         ids.map(|id| format!("({id}, 1, TIMESTAMP '2026-01-01 00:00:00')")).collect();
     talk.ask(&format!("INSERT INTO s VALUES {}", rows.join(", ")))?;
@@ -179,7 +183,7 @@ fn insert(talk: &Talk, ids: std::ops::Range<u64>) -> Result<(), Failed> {
 }
 
 /// An engine in memory, or on a directory.
-fn engine(dir: Option<&Path>) -> Result<Talk, Failed> {
+pub(crate) fn engine(dir: Option<&Path>) -> Result<Talk, Failed> {
     let limits =
         Limits { spill_interval: std::time::Duration::from_millis(10), ..Limits::default() };
     let data_dir = dir.map(|dir| dir.join("data"));

@@ -43,6 +43,8 @@ pub struct SinkSpec {
     pub name: String,
     /// Distinguishes it from others that have its name at another time.
     pub id: String,
+    /// Distinguishes it from all sinks of all data directories.
+    pub origin: String,
     /// The columns of its rows.
     pub schema: SchemaRef,
 }

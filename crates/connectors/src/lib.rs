@@ -1,6 +1,6 @@
 //! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, and
 //! generated events ([`generator`]); and destinations as [`Sink`](windrow_core::Sink)s: files ([`file_sink`]) and HTTP
-//! requests ([`webhook`]), with what they write in `encode`. A [`replay`] is the engine's own source; only its options
+//! requests ([`webhook`]), and tables of PostgreSQL, with what they write in `encode`. A [`replay`] is the engine's own source; only its options
 //! are here. Formats, locations and options may be changed here. What does not belong here: plans and DataFusion,
 //! watermarks, and what happens to a row once it is returned.
 //!
@@ -17,6 +17,7 @@ mod formats;
 pub mod generator;
 mod kafka;
 pub mod options;
+mod postgres;
 mod registry;
 pub mod replay;
 mod schema_registry;
@@ -28,4 +29,4 @@ pub use file::Files;
 pub use formats::body::{RecordFormat, Records, decode_records};
 pub use options::{OptionDoc, StreamOptions, is_secret};
 pub use registry::{known_connectors, open_source, options_of};
-pub use sinks::{known_sinks, open_sink, shown_value, sink_options_of};
+pub use sinks::{known_sinks, open_sink, row_json, shown_value, sink_options_of};

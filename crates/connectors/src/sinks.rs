@@ -1,20 +1,24 @@
 //! The registry of sinks, and the only entry point to them.
 
+use arrow::array::RecordBatch;
 use windrow_core::{Error, Result, Sink};
 
+use crate::encode::json_lines;
 use crate::env::{ConnectorEnv, SinkSpec};
-use crate::options::{OptionDoc, nearest};
-use crate::{file_sink, webhook};
+use crate::options::{OptionDoc, is_secret, nearest};
+use crate::{file_sink, kafka, postgres, webhook};
 
 /// The names of all connectors that take rows.
 pub fn known_sinks() -> &'static [&'static str] {
-    &["file", "webhook"]
+    &["file", "kafka", "postgres", "webhook"]
 }
 
 /// The options of a sink's connector, except `connector` itself; empty for an unknown one.
 pub fn sink_options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::OPTIONS,
+        "kafka" => kafka::sink::SINK_OPTIONS,
+        "postgres" => postgres::OPTIONS,
         "webhook" => webhook::OPTIONS,
         _ => &[],
     }
@@ -34,6 +38,8 @@ pub fn open_sink(
 ) -> Result<Box<dyn Sink>> {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::open(options, spec, env),
+        "kafka" => kafka::sink::open_sink(options, spec, env),
+        "postgres" => postgres::open(options, spec, env),
         "webhook" => webhook::open(options, spec, env),
         other => {
             let error = Error::config(format!("unknown connector \"{connector}\" of a sink"));
@@ -44,6 +50,12 @@ pub fn open_sink(
             Err(error.with_hint(format!("Known connectors: {}.", known_sinks().join(", "))))
         }
     }
+}
+
+/// Returns the first row as a JSON object; `None`: there is none, or JSON does not have the type of a column.
+pub fn row_json(rows: &RecordBatch) -> Option<String> {
+    let line = json_lines(&rows.slice(0, rows.num_rows().min(1))).ok()?.into_iter().next()?;
+    Some(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Returns the value of an option as everybody may see it; `None`: nothing in it is a secret.
@@ -72,7 +84,8 @@ pub fn shown_value(key: &str, value: &str) -> Option<String> {
         "api_key",
         "access_key",
     ];
-    words.iter().any(|word| key.contains(word)).then(|| "***".to_owned())
+    let is_hidden = is_secret(&key) || words.iter().any(|word| key.contains(word));
+    is_hidden.then(|| "***".to_owned())
 }
 
 #[cfg(test)]

@@ -75,6 +75,26 @@ pub trait Sink: Debug + Send {
     /// When the destination does not have all of them.
     async fn commit(&mut self, sequence: u64) -> Result<()>;
 
+    /// After a commit that failed: up to which sequence rows are at the destination nevertheless; `None`: none of them, or it is
+    /// not known.
+    fn delivered(&self) -> Option<u64> {
+        None
+    }
+
+    /// After an error of the kind [`Data`](crate::ErrorKind::Data): the number of the row that was refused (the sequence before
+    /// it); `None`: one of those that were taken, and it is not known which.
+    fn refused(&self) -> Option<u64> {
+        None
+    }
+
+    /// Drops the rows that were taken and are not committed: they are read again.
+    ///
+    /// # Errors
+    /// When the destination cannot be left in order.
+    async fn rewind(&mut self) -> Result<()> {
+        self.close().await
+    }
+
     /// A number that grows whenever the destination takes something, also within a commit that fails afterwards: a destination that
     /// takes something is not away.
     fn progress(&self) -> u64 {

@@ -40,7 +40,12 @@ fn sink(dir: &Path, more: &[(&str, &str)]) -> Box<dyn Sink> {
         io: Handle::current(),
         files: Files::anywhere(),
     };
-    let spec = SinkSpec { name: "k".to_owned(), id: "1".to_owned(), schema: rows(0..0).schema() };
+    let spec = SinkSpec {
+        name: "k".to_owned(),
+        id: "1".to_owned(),
+        origin: "d.1".to_owned(),
+        schema: rows(0..0).schema(),
+    };
     open(&options, &spec, &env).unwrap()
 }
 

@@ -10,6 +10,7 @@ mod client;
 mod columns;
 mod options;
 mod reader;
+pub(crate) mod sink;
 #[cfg(test)]
 mod tests;
 

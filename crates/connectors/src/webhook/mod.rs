@@ -43,6 +43,17 @@ const ROWS_MAX: usize = 64;
 const ANSWER_MAX: usize = 200;
 /// How much of an answer is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
+/// Answers that are not about the rows of the request: any other request would be refused also.
+const CALLS_FOR_A_PERSON: &[StatusCode] = &[
+    StatusCode::UNAUTHORIZED,
+    StatusCode::PAYMENT_REQUIRED,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+    StatusCode::GONE,
+    StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+];
 /// The longest time that a destination can ask to wait.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
@@ -51,6 +62,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 struct Request {
     key: String,
     body: Bytes,
+    /// The numbers of its rows.
+    range: OffsetRange,
 }
 
 /// A sink that sends requests.
@@ -199,6 +212,7 @@ impl Webhook {
         let error = match status.is_redirection() {
             true => Error::config(message)
                 .with_hint("Redirects are not followed: give the URL that it leads to."),
+            false if CALLS_FOR_A_PERSON.contains(&status) => Error::config(message),
             false => Error::data(message),
         };
         Err((error, None))
@@ -226,7 +240,7 @@ impl Webhook {
             }
             body.push(b']');
             let key = format!("{}:{}-{}", self.key, range.start() + 1, range.end());
-            self.requests.push_back(Request { key, body: Bytes::from(body) });
+            self.requests.push_back(Request { key, body: Bytes::from(body), range });
         }
     }
 }
@@ -271,8 +285,10 @@ impl Sink for Webhook {
             Some(template) => template.fill(rows)?.into_iter().map(Bytes::from).collect(),
             None => json_lines(rows)?,
         };
-        for (number, body) in (range.start() + 1..).zip(bodies) {
-            self.requests.push_back(Request { key: format!("{}:{number}", self.key), body });
+        for (row, body) in (range.start()..).zip(bodies) {
+            let key = format!("{}:{}", self.key, row + 1);
+            let range = OffsetRange::try_new(row, row + 1)?;
+            self.requests.push_back(Request { key, body, range });
         }
         Ok(())
     }
@@ -293,6 +309,15 @@ impl Sink for Webhook {
 
     fn progress(&self) -> u64 {
         self.acknowledged
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.requests.front().map(|request| request.range.start())
+    }
+
+    fn refused(&self) -> Option<u64> {
+        let range = self.requests.front()?.range;
+        (range.end() - range.start() == 1).then_some(range.start())
     }
 
     fn retry_after(&self) -> Option<Duration> {

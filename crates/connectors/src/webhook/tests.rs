@@ -90,8 +90,12 @@ fn sink(url: &str, more: &[(&str, &str)], files: Files) -> Result<Box<dyn Sink>>
         io: Handle::current(),
         files,
     };
-    let spec =
-        SinkSpec { name: "k ö".to_owned(), id: "7".to_owned(), schema: rows(0..0).schema() };
+    let spec = SinkSpec {
+        name: "k ö".to_owned(),
+        id: "7".to_owned(),
+        origin: "d.7".to_owned(),
+        schema: rows(0..0).schema(),
+    };
     open(&options, &spec, &env)
 }
 

@@ -17,6 +17,7 @@ use windrow_stream::repeated::repeated;
 use windrow_stream::spill::Spiller;
 
 use super::Materialized;
+use crate::durable::sink_records::{Rejected, SinkRecord};
 
 /// The rows of a view, as far as they cannot change any more.
 #[derive(Debug, Clone)]
@@ -96,6 +97,8 @@ pub(crate) struct SinkState {
     pub(crate) last_error: Option<String>,
     /// Whether it is stored that it is paused.
     pub(crate) is_paused: bool,
+    /// How many of the rows below `committed` the destination has refused.
+    pub(crate) rejected: u64,
 }
 
 /// What a sink is told to do.
@@ -123,6 +126,8 @@ pub(crate) struct SinkObject {
     pub(crate) connector: String,
     pub(crate) guarantee: Guarantee,
     pub(crate) rows: FinalRows,
+    /// The rows that the destination has refused.
+    rejected: Mutex<Rejected>,
     state: Mutex<SinkState>,
     changed: watch::Sender<()>,
     control: watch::Sender<Control>,
@@ -134,8 +139,9 @@ impl SinkObject {
         (name, connector): (&str, &str),
         (view, owns_view): (&Materialized, bool),
         guarantee: Guarantee,
-        (first, committed, paused): (u64, u64, bool),
+        (record, rejected): (SinkRecord, Rejected),
     ) -> Arc<Self> {
+        let SinkRecord { first, committed, paused, .. } = record;
         let state = SinkState {
             phase: Phase::Running,
             first,
@@ -143,6 +149,7 @@ impl SinkObject {
             retries: 0,
             last_error: None,
             is_paused: paused,
+            rejected: rejected.below(committed),
         };
         Arc::new(Self {
             name: name.to_owned(),
@@ -151,6 +158,7 @@ impl SinkObject {
             connector: connector.to_owned(),
             guarantee,
             rows: FinalRows::of(view),
+            rejected: Mutex::new(rejected),
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             control: watch::Sender::new(Control { paused, ..Control::default() }),
@@ -160,6 +168,26 @@ impl SinkObject {
     /// Returns its state.
     pub(crate) fn state(&self) -> SinkState {
         self.state.lock().clone()
+    }
+
+    /// Returns the rows that the destination has refused.
+    pub(crate) fn rejected(&self) -> Rejected {
+        self.rejected.lock().clone()
+    }
+
+    /// Replaces the rows that the destination has refused.
+    pub(crate) fn set_rejected(&self, rejected: Rejected) {
+        *self.rejected.lock() = rejected;
+    }
+
+    /// Returns the refused row that the destination has not been told to go on without.
+    pub(crate) fn open_rejection(&self, committed: u64) -> Option<u64> {
+        self.rejected.lock().open(committed)
+    }
+
+    /// How many of the rows below `committed` the destination has refused.
+    pub(crate) fn rejected_below(&self, committed: u64) -> u64 {
+        self.rejected.lock().below(committed)
     }
 
     /// Changes its state.

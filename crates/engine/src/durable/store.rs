@@ -9,6 +9,7 @@
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! DIR/sinks/<dir>.json      the progress of a sink
 //! DIR/reference/<dir>/      the reference tables that a view reads, as they were when it began
+//! DIR/sinks/<dir>.rejected.json   the rows that its destination has refused
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
 //! is; a directory without a definition is deleted at the next start. So an object never finds the rows of another one that had
@@ -41,6 +42,8 @@ use crate::durable::streams::HadRead;
 const FILE_BYTES_MIN: u64 = 1 << 20;
 /// The ending of the names of the files with the progress of sinks.
 const SINK_ENDING: &str = ".json";
+/// The ending of the names of the files with the rows that destinations have refused.
+const REJECTED_ENDING: &str = ".rejected.json";
 /// The log of a Delta table, which every archive has.
 pub(super) const DELTA_LOG: &str = "_delta_log";
 
@@ -201,6 +204,11 @@ impl Store {
         Owner { is_created, ..self.directory.owner(definition.id) }
     }
 
+    /// Returns what distinguishes a sink from all others of all data directories.
+    pub(crate) fn origin(&self, definition: &Definition) -> String {
+        self.owner(definition, Part::Sink).id
+    }
+
     /// Whether an object was created by a version that only knew format 1, where TIMESTAMPTZ had no zone.
     pub(crate) fn is_from_before_zones(&self, definition: &Definition) -> bool {
         self.directory.owner(definition.id).may_be_unrecorded
@@ -254,8 +262,9 @@ impl Store {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
         let (checkpoints, reference) =
             (self.checkpoints_dir(definition), self.reference_dir(definition));
-        let (table, sink) = (self.table_file(definition), self.sink_file(definition));
-        for path in [checkpoints, reference, stream, view, table, sink] {
+        let (sink, rejected) = (self.sink_file(definition), self.rejected_file(definition));
+        let table = self.table_file(definition);
+        for path in [checkpoints, reference, stream, view, table, sink, rejected] {
             self.remove(&path);
         }
     }
@@ -403,6 +412,11 @@ impl Store {
         self.folder(Part::Sink).join(format!("{}{SINK_ENDING}", definition.dir))
     }
 
+    /// Returns the file of the rows that the destination of a sink has refused.
+    pub(super) fn rejected_file(&self, definition: &Definition) -> PathBuf {
+        self.folder(Part::Sink).join(format!("{}{REJECTED_ENDING}", definition.dir))
+    }
+
     /// Opens the log of a view with its archived rows.
     ///
     /// # Errors
@@ -477,7 +491,11 @@ impl Store {
             let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
             for name in names {
-                let dir = name.strip_suffix(suffix).unwrap_or(&name);
+                let dir = match part {
+                    Part::Sink => name.strip_suffix(REJECTED_ENDING),
+                    _ => None,
+                };
+                let dir = dir.or(name.strip_suffix(suffix)).unwrap_or(&name);
                 if !known.iter().any(|d| d.dir == dir) {
                     self.remove(&folder.join(&name));
                 }

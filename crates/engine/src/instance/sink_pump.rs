@@ -8,7 +8,10 @@
 //! again. In a data directory rows are final once they are archived.
 //!
 //! Invariants: the record is never ahead of the destination; where a destination does not know what it has, the rows of a commit
-//! are fixed in the record before any of them is sent; an error holds the sink, and never the view.
+//! are fixed in the record before any of them is sent; an error holds the sink, and never the view; a row that is refused is
+//! stored before the destination goes on without it (`refusals`).
+
+mod refusals;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +27,7 @@ use crate::catalog::sinks::{Control, Phase, SinkObject};
 use crate::durable::definitions::Definition;
 use crate::durable::sink_records::SinkRecord;
 use crate::durable::store::Store;
+use refusals::Refusals;
 
 /// Minimum time between two looks for final rows, where rows become final by archiving.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -52,6 +56,8 @@ pub(crate) struct SinkPump {
     is_committing: bool,
     /// Since when rows wait, in µs.
     waiting_since: Option<i64>,
+    /// What happens to rows that the destination refuses.
+    refusals: Refusals,
     clock: Arc<dyn Clock>,
     control: watch::Receiver<Control>,
 }
@@ -59,6 +65,8 @@ pub(crate) struct SinkPump {
 /// Why the pump does not continue.
 enum Pause {
     Paused,
+    /// A row was refused: it goes on with fewer rows at a time, or without it.
+    Refused,
     Ended,
     Finished,
 }
@@ -82,9 +90,16 @@ impl SinkPump {
             written: record.committed,
             is_committing: false,
             waiting_since: None,
+            refusals: Refusals::default(),
             clock: Arc::clone(clock),
             control: object.control(),
         }
+    }
+
+    /// Sets whether rows that the destination refuses are set aside; otherwise they stop the sink.
+    pub(crate) fn rejecting(mut self, rejects: bool) -> Self {
+        self.refusals.are_set_aside = rejects;
+        self
     }
 
     /// Moves rows until the sink is dropped, or its view has ended and all rows are committed.
@@ -104,7 +119,12 @@ impl SinkPump {
                 // From now on it fails anew.
                 self.recover();
             }
+            let worked = match worked {
+                Err(error) if self.refusals.takes(&error) => self.refuse(error).await,
+                worked => worked,
+            };
             match worked {
+                Ok(Pause::Refused) => {}
                 Ok(Pause::Paused) => self.pause().await,
                 Ok(Pause::Ended) => return self.end(Phase::Gone).await,
                 Ok(Pause::Finished) => return self.end(Phase::Finished).await,
@@ -134,6 +154,15 @@ impl SinkPump {
     }
 
     async fn end(mut self, phase: Phase) {
+        let is_dropped = self.control.borrow().dropped;
+        if self.is_committing && !is_dropped && self.sink.guarantee() == Guarantee::ExactlyOnce {
+            // What replaces it goes on after what the destination has.
+            if let Ok(Some(has)) = self.sink.open(Some(self.record.committed)).await
+                && has > self.record.committed
+            {
+                self.object.set(|state| state.committed = has);
+            }
+        }
         if let Err(error) = self.sink.close().await {
             tracing::warn!(sink = self.object.name, %error, "a sink could not be closed");
         }
@@ -269,7 +298,7 @@ impl SinkPump {
         if self.is_committing || self.is_unstored {
             self.commit().await?;
         }
-        Ok(())
+        self.skip_refused().await
     }
 
     /// Whether the rows that are there are to be committed now.
@@ -284,6 +313,7 @@ impl SinkPump {
         let waited = Duration::from_micros(u64::try_from(now - since).unwrap_or(0));
         state.ended
             || self.record.writing.is_some()
+            || self.refusals.at_most.is_some()
             || control.flush_to > self.record.committed
             || waited >= self.sink.wait_max()
     }
@@ -338,7 +368,9 @@ impl SinkPump {
             let count = room.min(rows.num_rows() - at);
             let from = first + at as u64;
             let range = OffsetRange::try_new(from, from + count as u64)?;
-            self.sink.write(&rows.slice(at, count), range).await?;
+            self.refusals.tried = range.end();
+            let taken = self.sink.write(&rows.slice(at, count), range).await;
+            self.refusals.noted(taken)?;
             at += count;
             self.written = range.end();
         }
@@ -351,6 +383,9 @@ impl SinkPump {
     /// The rows that may be taken before the next commit.
     fn room(&self) -> usize {
         let fixed = self.record.writing.map_or(u64::MAX, |to| to.saturating_sub(self.written));
+        let taken = self.written - self.record.committed;
+        let fixed =
+            self.refusals.at_most.map_or(fixed, |most| fixed.min(most.saturating_sub(taken)));
         self.sink.room().min(usize::try_from(fixed).unwrap_or(usize::MAX))
     }
 
@@ -374,8 +409,11 @@ impl SinkPump {
             }
         }
         self.is_committing = true;
-        self.sink.commit(self.written).await?;
+        self.refusals.tried = self.written;
+        let committed = self.sink.commit(self.written).await;
+        self.refusals.noted(committed)?;
         self.is_committing = false;
+        self.refusals.grow();
         self.advance(self.written);
         self.store().await
     }
@@ -402,9 +440,13 @@ impl SinkPump {
         }
         self.is_unstored = false;
         let committed = self.record.committed;
+        let rejected = self.object.rejected_below(committed);
         let before = self.object.state();
         if (before.committed, before.is_paused) != (committed, paused) {
-            self.object.set(|state| (state.committed, state.is_paused) = (committed, paused));
+            self.object.set(|state| {
+                (state.committed, state.is_paused) = (committed, paused);
+                state.rejected = rejected;
+            });
         }
         Ok(())
     }

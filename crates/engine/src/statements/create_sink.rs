@@ -22,7 +22,7 @@ use crate::access::{Access, Role};
 use crate::catalog::sinks::{Phase, SinkObject};
 use crate::catalog::{Catalog, Materialized, Object, SinkTable, exists, masked, streams_read};
 use crate::durable::definitions::{Definition, Kind};
-use crate::durable::sink_records::SinkRecord;
+use crate::durable::sink_records::{Rejected, SinkRecord};
 use crate::execution::context::StatementContext;
 use crate::execution::creation::{self, Creation};
 use crate::execution::outcome::Outcome;
@@ -47,6 +47,8 @@ struct SinkOptions {
     connector: String,
     /// Whether it begins after the last row that its view has.
     starts_late: bool,
+    /// Whether rows that the destination refuses are set aside; otherwise they stop the sink.
+    rejects: bool,
     /// The options of the connector.
     rest: Vec<(String, String)>,
 }
@@ -104,7 +106,7 @@ impl SinkOptions {
     /// # Errors
     /// When a value is malformed, or there is no connector.
     fn read(options: &[OptionItem]) -> Result<Self> {
-        let (mut connector, mut starts_late, mut rest) = (None, false, vec![]);
+        let (mut connector, mut starts_late, mut rejects, mut rest) = (None, false, false, vec![]);
         for OptionItem { key, value, place } in options {
             let wrong = |hint: &str| {
                 Error::config(format!("{key} = '{value}' is not known"))
@@ -120,16 +122,18 @@ impl SinkOptions {
                         _ => return Err(wrong("A sink begins with 'earliest' or 'latest'.")),
                     }
                 }
-                "on_error" => match value.trim().to_ascii_lowercase().as_str() {
-                    "stop" => {}
-                    "reject" => {
-                        return Err(wrong(
-                            "A row that the destination refuses stops the sink: on_error = 'stop'. Setting such rows aside \
-                             is not part of this version.",
-                        ));
+                "on_error" => {
+                    rejects = match value.trim().to_ascii_lowercase().as_str() {
+                        "stop" => false,
+                        "reject" => true,
+                        _ => {
+                            return Err(wrong(
+                                "A row that the destination refuses stops the sink ('stop'), or goes to windrow.rejected_rows \
+                                 ('reject').",
+                            ));
+                        }
                     }
-                    _ => return Err(wrong("Known: 'stop'.")),
-                },
+                }
                 _ => rest.push((key.clone(), value.clone())),
             }
         }
@@ -139,7 +143,7 @@ impl SinkOptions {
                 windrow_connectors::known_sinks().join(", ")
             ))
         })?;
-        Ok(Self { connector, starts_late, rest })
+        Ok(Self { connector, starts_late, rejects, rest })
     }
 }
 
@@ -170,7 +174,7 @@ struct NewSink<'a> {
 impl NewSink<'_> {
     /// Checks the options, and that the rows of the view keep their numbers.
     fn check(&self, view: &Materialized) -> Result<()> {
-        self.open("", view)?;
+        self.open(("", ""), view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
         }
@@ -186,11 +190,12 @@ impl NewSink<'_> {
     }
 
     /// Returns the sink of the connector.
-    fn open(&self, id: &str, view: &Materialized) -> Result<Box<dyn Sink>> {
+    fn open(&self, (id, origin): (&str, &str), view: &Materialized) -> Result<Box<dyn Sink>> {
         let env: ConnectorEnv = connector_env(self.cx);
         let spec = SinkSpec {
             name: self.name.to_owned(),
             id: id.to_owned(),
+            origin: origin.to_owned(),
             schema: Arc::clone(view.log.schema()),
         };
         let opened = open_sink(&self.options.connector, &self.options.rest, &spec, &env);
@@ -206,7 +211,7 @@ impl NewSink<'_> {
     }
 
     /// Ends the sink that is replaced. Returns its progress if it read the same view: the new one continues there.
-    async fn replaced(&self, view: &Materialized) -> Result<Option<SinkRecord>> {
+    async fn replaced(&self, view: &Materialized) -> Result<Option<(SinkRecord, Rejected)>> {
         let Some(Object::Sink(old)) = self.cx.catalog().get(self.name) else { return Ok(None) };
         if let Some(reader) = self.cx.catalog().readers(self.name).first() {
             return Err(crate::catalog::read_by(self.name, reader));
@@ -214,14 +219,15 @@ impl NewSink<'_> {
         let same = old.view == view.name && !old.owns_view;
         if !same && !self.cx.instance.is_plan_only() {
             // If the new one cannot be created, the old one stays.
-            let opened = self.open("", view)?.open(None).await;
+            let opened = self.open(("", ""), view)?.open(None).await;
             opened.map_err(|e| at_option(e, &self.create.options))?;
         }
         old.tell(|control| control.ends = true);
         old.gone().await;
         let state = old.state();
         let (first, committed) = (state.first, state.committed);
-        Ok(same.then_some(SinkRecord { first, committed, writing: None, paused: false }))
+        let record = SinkRecord { first, committed, writing: None, paused: false };
+        Ok(same.then(|| (record, old.rejected())))
     }
 
     /// Creates a sink over a query: the view for its results, and the sink.
@@ -287,35 +293,50 @@ impl NewSink<'_> {
     async fn start(
         &self,
         view: &Arc<Materialized>,
-        (definition, old): (Option<&Definition>, Option<SinkRecord>),
+        (definition, old): (Option<&Definition>, Option<(SinkRecord, Rejected)>),
         owns_view: bool,
     ) -> Result<()> {
         let (cx, name) = (self.cx, self.name);
         let clock = &cx.instance.parts.clock;
         let id = definition.map_or_else(|| clock.now_micros().to_string(), |d| d.id.to_string());
-        let mut sink = self.open(&id, view)?;
         let place = cx.instance.store.clone().zip(definition.cloned());
+        let origin = match &place {
+            Some((store, definition)) => store.origin(definition),
+            // Nothing is kept: another run is another sink.
+            None => format!("{}.{id}", std::process::id()),
+        };
+        let mut sink = self.open((&id, &origin), view)?;
         let stored = match (&cx.restoring, &place) {
-            (Some(_), Some((store, definition))) => store.read_sink(definition)?,
+            (Some(_), Some((store, definition))) => {
+                let record = store.read_sink(definition)?;
+                match record {
+                    Some(record) => Some((record, store.read_rejected(definition)?)),
+                    None => None,
+                }
+            }
             _ => None,
         };
         let is_new = stored.is_none();
-        let mut record = stored.or(old).unwrap_or_else(|| self.begin(view));
+        let known = old.as_ref().map(|(old, _)| old.committed);
+        let (mut record, rejected) =
+            stored.or(old).unwrap_or_else(|| (self.begin(view), Rejected::default()));
         let is_open = cx.restoring.is_none() && !cx.instance.is_plan_only();
         if is_open {
-            let known = old.map(|old| old.committed);
             let has = sink.open(known).await.map_err(|e| at_option(e, &self.create.options))?;
             record.committed = record.committed.max(has.unwrap_or(0));
         }
         if is_new && let Some((store, definition)) = &place {
             store.write_sink(definition, record)?;
+            if rejected.count > 0 {
+                store.write_rejected(definition, &rejected)?;
+            }
         }
         Creation::new(cx, name).complete(definition)?;
         let object = SinkObject::new(
             (name, &self.options.connector),
             (view, owns_view),
             sink.guarantee(),
-            (record.first, record.committed, record.paused),
+            (record, rejected),
         );
         let table = Arc::new(SinkTable {
             name: name.to_owned(),
@@ -328,7 +349,8 @@ impl NewSink<'_> {
             object.set(|state| state.phase = Phase::Finished);
         } else {
             let place = place.map(|(store, definition)| (Arc::downgrade(&store), definition));
-            cx.instance.start_sink(SinkPump::new(&object, (sink, is_open), place, record, clock));
+            let pump = SinkPump::new(&object, (sink, is_open), place, record, clock);
+            cx.instance.start_sink(pump.rejecting(self.options.rejects));
         }
         Ok(())
     }

@@ -44,6 +44,7 @@ const TABLES: &[(&str, Make, &[&str])] = &[
     ("streams", streams, &["name"]),
     ("views", views, &["name"]),
     ("sinks", sinks::sinks, &["name"]),
+    ("rejected_rows", sinks::rejected_rows, &["sink"]),
     ("queries", queries, &["name"]),
     ("watermarks", watermarks, &["query", "stream"]),
     ("ledger", ledger, &["query"]),

@@ -1,9 +1,10 @@
-//! `windrow.sinks`: what sinks have committed, and what keeps them from committing more.
+//! `windrow.sinks`: what sinks have committed, and what keeps them from committing more; `windrow.rejected_rows`: what their
+//! destinations have refused.
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::Result;
 
-use super::{count, listed, maybe_count, maybe_text, table, text};
+use super::{count, listed, maybe_count, maybe_text, table, text, times};
 use crate::catalog::{Catalog, Object};
 use crate::durable::definitions::Kind;
 use crate::instance::Parts;
@@ -36,12 +37,31 @@ pub(super) fn sinks(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("lag_rows", maybe_count(sinks().map(|s| s.map(|s| s.lag()))), true),
         (
             "rows",
-            maybe_count(states().map(|s| s.map(|s| s.committed.saturating_sub(s.first)))),
+            maybe_count(states().map(|s| {
+                s.map(|s| s.committed.saturating_sub(s.first).saturating_sub(s.rejected))
+            })),
             true,
         ),
+        ("rejected", maybe_count(states().map(|s| s.map(|s| s.rejected))), true),
         ("retries", count(states().map(|s| s.map_or(0, |s| s.retries))), false),
         ("last_error", maybe_text(errors), true),
         ("guarantee", maybe_text(sinks().map(|s| s.map(|s| s.guarantee.as_str()))), true),
         ("definition", text(all.iter().map(|(listed, _)| &listed.text)), false),
+    ])
+}
+
+/// Returns the rows of `windrow.rejected_rows`.
+pub(super) fn rejected_rows(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let mut all = vec![];
+    for (name, object, _) in catalog.definitions() {
+        let Object::Sink(sink) = object else { continue };
+        all.extend(sink.rejected().rows.into_iter().map(|row| (name.clone(), row)));
+    }
+    table(vec![
+        ("sink", text(all.iter().map(|(sink, _)| sink)), false),
+        ("sequence", count(all.iter().map(|(_, row)| row.row + 1)), false),
+        ("reason", text(all.iter().map(|(_, row)| &row.reason)), false),
+        ("rejected_at", times(all.iter().map(|(_, row)| Some(row.at))), false),
+        ("row", maybe_text(all.iter().map(|(_, row)| row.values.as_deref())), true),
     ])
 }

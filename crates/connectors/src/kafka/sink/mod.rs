@@ -1,0 +1,224 @@
+//! Sinks with `connector = 'kafka'`: rows as messages, each exactly once by transactions, or at least once with its key in a header.
+//!
+//! ```text
+//! write ─► messages, in memory ─ commit ─► one transaction: messages, and the sequence as the offset of the sink's own group
+//! ```
+//! `messages` makes messages of rows, `producer` has the client. After an error nobody knows whether a transaction was committed;
+//! a new producer ends it, and the sequence says it.
+
+mod messages;
+mod options;
+mod producer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use windrow_core::{Error, ErrorKind, Guarantee, OffsetRange, Result, Sink};
+
+use self::messages::{Message, Messages};
+use self::options::KafkaSinkOptions;
+pub(crate) use self::options::SINK_OPTIONS;
+use self::producer::{Batch, SinkProducer};
+use crate::env::{ConnectorEnv, SinkSpec};
+
+/// The messages of one commit at most, in bytes, unless a single batch has more.
+const BYTES_MAX: usize = 32 << 20;
+
+/// A sink that sends messages.
+#[derive(Debug)]
+struct KafkaSink {
+    name: String,
+    /// What distinguishes it from all other sinks; empty: it is only checked.
+    origin: String,
+    /// Name and id, with which keys in headers begin.
+    key: String,
+    options: Arc<KafkaSinkOptions>,
+    messages: Messages,
+    io: Handle,
+    producer: Option<SinkProducer>,
+    batch: Option<Batch>,
+    /// Its size.
+    bytes: usize,
+    refused: Option<u64>,
+}
+
+/// Returns a sink of the options of `CREATE SINK … WITH (connector = 'kafka', …)`. Nothing is sent yet.
+///
+/// # Errors
+/// For invalid options, columns that the format does not have, and brokers that the user may not write to.
+pub(crate) fn open_sink(
+    options: &[(String, String)],
+    spec: &SinkSpec,
+    env: &ConnectorEnv,
+) -> Result<Box<dyn Sink>> {
+    let options = KafkaSinkOptions::read(options)?;
+    if env.files.is_confined() {
+        for server in options.servers.split(',') {
+            let place = format!("kafka://{}/{}", server.trim(), options.topic);
+            if env.files.to_write(&place).is_err() {
+                return Err(Error::new(
+                    ErrorKind::Denied,
+                    format!("\"{place}\" may not be written to by remote users"),
+                )
+                .with_hint("An administrator allows each of the brokers (--allow-path kafka://host:port/)."));
+            }
+        }
+    }
+    Ok(Box::new(KafkaSink {
+        name: spec.name.clone(),
+        origin: spec.origin.clone(),
+        key: format!("{}:{}", spec.name, spec.id),
+        messages: Messages::new(&spec.schema, &options)?,
+        options: Arc::new(options),
+        io: env.io.clone(),
+        producer: None,
+        batch: None,
+        bytes: 0,
+        refused: None,
+    }))
+}
+
+impl KafkaSink {
+    /// Returns a producer, and the sequence that is committed.
+    async fn connect(&self) -> Result<(SinkProducer, Option<u64>)> {
+        let (options, key) = (Arc::clone(&self.options), self.key.clone());
+        let origin = Some(self.origin.clone()).filter(|origin| !origin.is_empty());
+        self.blocking(move || {
+            let producer = SinkProducer::start(&options, origin.as_deref(), &key)?;
+            let has = producer.sequence()?;
+            Ok((producer, has))
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = self.io.spawn_blocking(what).await;
+        done.map_err(|end| {
+            Error::internal("a call of the Kafka client has stopped").with_source(end)
+        })?
+    }
+
+    /// Leaves a producer, which may block for a moment.
+    fn leave(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            drop(self.io.spawn_blocking(move || drop(producer)));
+        }
+    }
+
+    /// Another one writes for this sink, or its group is not what it was.
+    fn elsewhere(&self, has: u64, known: u64) -> Error {
+        let (name, origin) = (&self.name, &self.origin);
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("group \"windrow-{origin}\" has {has} rows of sink \"{name}\", and {known} were committed"),
+        )
+        .with_detail("A copy of the data directory writes to the topic also, or one of the two was restored from a backup.")
+        .with_hint(format!("CREATE OR REPLACE SINK {name} goes on after row {known}, if that is what the topic needs."))
+    }
+
+    /// Sends a batch, unless the brokers have it.
+    async fn send(&mut self, batch: Arc<Batch>) -> Result<()> {
+        if self.producer.is_none() {
+            let (producer, has) = self.connect().await?;
+            self.producer = Some(producer);
+            match has {
+                // The answer to a commit was lost.
+                Some(has) if has == batch.to => return Ok(()),
+                Some(has) if has > batch.from => return Err(self.elsewhere(has, batch.from)),
+                // Less: brokers forget groups that are silent for long, and some do so with offsets that come without messages.
+                _ => {}
+            }
+        }
+        let Some(producer) = self.producer.take() else { return Ok(()) };
+        let sent = self.blocking(move || Ok((producer.send(&batch), producer))).await?;
+        match sent {
+            (Ok(()), producer) => self.producer = Some(producer),
+            (Err(failure), producer) => {
+                self.producer = Some(producer);
+                if !failure.is_usable {
+                    self.leave();
+                }
+                self.refused = failure.row.filter(|_| failure.error.kind() == ErrorKind::Data);
+                return Err(failure.error);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn guarantee(&self) -> Guarantee {
+        match self.options.transactional {
+            true => Guarantee::ExactlyOnce,
+            false => Guarantee::AtLeastOnce,
+        }
+    }
+
+    fn wait_max(&self) -> Duration {
+        self.options.batch_interval
+    }
+
+    async fn open(&mut self, _: Option<u64>) -> Result<Option<u64>> {
+        self.leave();
+        let (producer, has) = self.connect().await?;
+        self.producer = Some(producer);
+        Ok(has)
+    }
+
+    fn room(&self) -> usize {
+        let taken = self.batch.as_ref().map_or(0, |batch| batch.to - batch.from);
+        let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+        match self.bytes >= BYTES_MAX {
+            true => 0,
+            false => self.options.batch_rows.saturating_sub(taken),
+        }
+    }
+
+    async fn write(&mut self, rows: &RecordBatch, range: OffsetRange) -> Result<()> {
+        let messages = match rows.num_rows() {
+            0 => vec![],
+            _ => self.messages.of(rows, range.start())?,
+        };
+        self.bytes += messages.iter().map(Message::size).sum::<usize>();
+        let batch =
+            self.batch.get_or_insert_with(|| Batch { from: range.start(), ..Batch::default() });
+        batch.to = range.end();
+        batch.messages.extend(messages);
+        Ok(())
+    }
+
+    async fn commit(&mut self, _: u64) -> Result<()> {
+        self.refused = None;
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let batch = Arc::new(batch);
+        let sent = self.send(Arc::clone(&batch)).await;
+        if sent.is_err() {
+            self.batch = Some(Arc::unwrap_or_clone(batch));
+            return sent;
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn refused(&self) -> Option<u64> {
+        self.refused
+    }
+
+    async fn rewind(&mut self) -> Result<()> {
+        (self.batch, self.bytes) = (None, 0);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        (self.batch, self.bytes) = (None, 0);
+        self.leave();
+        Ok(())
+    }
+}

@@ -1,0 +1,324 @@
+//! The table that a sink writes to: it is created on request, and its columns are compared with those of the sink.
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
+use windrow_core::{Error, Result, sql_type};
+
+use super::connection::judged;
+use super::options::PostgresOptions;
+use super::types::{PgType, created, fits, hint};
+use crate::encode::{Encoding, Packing};
+
+/// The temporary table of rows that replace others, and its first column, by which the last of several rows of one key is found.
+const STAGE: &str = "pg_temp.windrow_rows";
+const NUMBER: &str = "\"number of the row\"";
+
+/// A column of a table.
+struct Column {
+    name: String,
+    /// `None`: it cannot be written.
+    pg_type: Option<PgType>,
+    modifier: i32,
+    /// Its type in words.
+    shown: String,
+    /// Whether rows need a value for it.
+    is_needed: bool,
+    /// Whether it is computed, and takes no values.
+    is_computed: bool,
+}
+
+/// The columns of a sink, and the names of its table.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    schema: SchemaRef,
+}
+
+/// Returns a name as SQL has it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Returns a text as SQL has it.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn full_name(options: &PostgresOptions) -> String {
+    format!("{}.{}", quoted(&options.schema), quoted(&options.table))
+}
+
+impl Table {
+    /// Checks what can be checked without the server.
+    ///
+    /// # Errors
+    /// For a key that is no column, and columns of types that PostgreSQL does not have.
+    pub(super) fn new(schema: &SchemaRef, options: &PostgresOptions) -> Result<Self> {
+        for (at, name) in options.key.iter().enumerate() {
+            if schema.field_with_name(name).is_err() {
+                let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                return Err(Error::config(format!(
+                    "option \"key\": there is no column \"{name}\""
+                ))
+                .with_hint(format!("Columns: {}.", known.join(", "))));
+            }
+            if options.key.iter().take(at).any(|before| before == name) {
+                return Err(Error::config(format!("option \"key\" has \"{name}\" twice")));
+            }
+        }
+        for field in schema.fields() {
+            let (name, data_type) = (field.name(), field.data_type());
+            if created(data_type).is_none() {
+                return Err(Error::sql(format!(
+                    "column \"{name}\" has the type {}, which PostgreSQL does not take",
+                    sql_type(data_type)
+                ))
+                .with_hint(hint(name, data_type)));
+            }
+            if data_type.is_nested() && !matches!(data_type, DataType::Dictionary(..)) {
+                let nested = Schema::new(vec![Field::new(name, data_type.clone(), true)]);
+                Encoding::Json(Packing::Plain).check(&nested)?;
+            }
+        }
+        Ok(Self { schema: SchemaRef::clone(schema) })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| quoted(field.name())).collect()
+    }
+
+    /// The statement that takes rows.
+    pub(super) fn copy_sql(&self, options: &PostgresOptions) -> String {
+        let columns = self.names().join(", ");
+        match options.key.is_empty() {
+            true => format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", full_name(options)),
+            false => format!("COPY {STAGE} ({NUMBER}, {columns}) FROM STDIN (FORMAT binary)"),
+        }
+    }
+
+    /// The statement that moves rows from the temporary table; `None`: there is no key.
+    pub(super) fn upsert_sql(&self, options: &PostgresOptions) -> Option<String> {
+        if options.key.is_empty() {
+            return None;
+        }
+        let columns = self.names().join(", ");
+        let key: Vec<String> = options.key.iter().map(|name| quoted(name)).collect();
+        let others = self.schema.fields().iter().filter(|f| !options.key.contains(f.name()));
+        let sets: Vec<String> = others
+            .map(|field| {
+                let name = quoted(field.name());
+                format!("{name} = EXCLUDED.{name}")
+            })
+            .collect();
+        let action = match sets.is_empty() {
+            true => "NOTHING".to_owned(),
+            false => format!("UPDATE SET {}", sets.join(", ")),
+        };
+        let (table, key) = (full_name(options), key.join(", "));
+        Some(format!(
+            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM {STAGE} \
+             ORDER BY {key}, {NUMBER} DESC ON CONFLICT ({key}) DO {action}"
+        ))
+    }
+
+    /// An expression that describes the columns of the table.
+    pub(super) fn signature_sql(&self, options: &PostgresOptions) -> String {
+        format!(
+            "SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod), ',' ORDER BY attnum) \
+             FROM pg_catalog.pg_attribute \
+             WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped",
+            literal(&full_name(options))
+        )
+    }
+
+    /// Creates what is missing, and returns the types of the columns, in the order of the sink, with what describes the table.
+    ///
+    /// # Errors
+    /// When the table does not take the rows.
+    pub(super) async fn prepare(
+        &self,
+        client: &Client,
+        options: &PostgresOptions,
+    ) -> Result<(Vec<PgType>, String)> {
+        let failed = |error: tokio_postgres::Error| judged(&error, options);
+        let ledger = format!("{}.windrow_sinks", quoted(&options.schema));
+        create(
+            client,
+            options,
+            &ledger,
+            "id text PRIMARY KEY, sink text NOT NULL, sequence bigint NOT NULL, updated timestamptz NOT NULL DEFAULT now()",
+        )
+        .await?;
+        if options.create_table {
+            create(client, options, &full_name(options), &self.definition(options)?).await?;
+        }
+        let signature =
+            client.query_one(&self.signature_sql(options), &[]).await.map_err(failed)?;
+        let columns = client.query(&columns_sql(options), &[]).await.map_err(failed)?;
+        let columns: Vec<Column> = columns.iter().map(column).collect();
+        let (Some(signature), false) = (signature.get::<_, Option<String>>(0), columns.is_empty())
+        else {
+            let table = options.shown_table();
+            return Err(Error::config(format!(
+                "there is no table \"{table}\" in database \"{}\"",
+                options.database
+            ))
+            .with_hint("Create it, or add create_table = 'true'."));
+        };
+        let types = self.compare(&columns, options)?;
+        if let Some(upsert) = self.upsert_sql(options) {
+            let names = self.names().join(", ");
+            let stage = format!(
+                "CREATE TEMP TABLE windrow_rows ON COMMIT DELETE ROWS AS \
+                 SELECT 0::bigint AS {NUMBER}, {names} FROM {} WITH NO DATA",
+                full_name(options)
+            );
+            client.batch_execute(&stage).await.map_err(failed)?;
+            let planned = client.batch_execute(&format!("EXPLAIN {upsert}")).await;
+            planned.map_err(|error| match error.code() {
+                Some(code) if *code == SqlState::INVALID_COLUMN_REFERENCE => no_index(options),
+                _ => judged(&error, options),
+            })?;
+        }
+        Ok((types, signature))
+    }
+
+    /// The columns of a table that is created.
+    fn definition(&self, options: &PostgresOptions) -> Result<String> {
+        let mut parts = vec![];
+        for field in self.schema.fields() {
+            let pg_type = created(field.data_type());
+            let pg_type = pg_type.ok_or_else(|| Error::internal("a column has no type"))?;
+            parts.push(format!("{} {pg_type}", quoted(field.name())));
+        }
+        if !options.key.is_empty() {
+            let key: Vec<String> = options.key.iter().map(|name| quoted(name)).collect();
+            parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        }
+        Ok(parts.join(", "))
+    }
+
+    /// Returns the types of the columns that the sink writes.
+    fn compare(&self, columns: &[Column], options: &PostgresOptions) -> Result<Vec<PgType>> {
+        let table = options.shown_table();
+        let mut types = vec![];
+        for field in self.schema.fields() {
+            let (name, data_type) = (field.name(), field.data_type());
+            let Some(column) = columns.iter().find(|column| column.name == *name) else {
+                let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+                return Err(Error::config(format!("table \"{table}\" has no column \"{name}\""))
+                    .with_hint(format!(
+                        "Its columns: {}. Rename columns of the sink in its query: AS \"…\".",
+                        known.join(", ")
+                    )));
+            };
+            if column.is_computed {
+                return Err(Error::config(format!(
+                    "column \"{name}\" of table \"{table}\" is computed, and takes no values"
+                ))
+                .with_hint("Leave it out of the query of the sink."));
+            }
+            let why = match &column.pg_type {
+                Some(pg_type) => fits(data_type, pg_type, column.modifier),
+                None => Some("the types do not fit"),
+            };
+            match (&column.pg_type, why) {
+                (Some(pg_type), None) => types.push(pg_type.clone()),
+                (_, why) => {
+                    let (from, to) = (sql_type(data_type), &column.shown);
+                    let why = why.unwrap_or_default();
+                    return Err(Error::config(format!(
+                        "column \"{name}\" of the sink is {from}, and that of table \"{table}\" is {to}: {why}"
+                    ))
+                    .with_hint(hint(name, data_type)));
+                }
+            }
+        }
+        let left = columns
+            .iter()
+            .find(|column| column.is_needed && self.schema.field_with_name(&column.name).is_err());
+        match left {
+            Some(Column { name, .. }) => Err(Error::config(format!(
+                "column \"{name}\" of table \"{table}\" needs a value, and the sink has no such column"
+            ))
+            .with_hint("Add it to the query of the sink, or give it a default in the table.")),
+            None => Ok(types),
+        }
+    }
+}
+
+/// Creates a table, unless there is one.
+async fn create(
+    client: &Client,
+    options: &PostgresOptions,
+    name: &str,
+    definition: &str,
+) -> Result<()> {
+    // It is looked for first: creating needs rights even if it exists.
+    let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await;
+    if there.map_err(|e| judged(&e, options))?.get(0) {
+        return Ok(());
+    }
+    let created = client.batch_execute(&format!("CREATE TABLE {name} ({definition})")).await;
+    match created {
+        // Another one was faster.
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(code) if *code == SqlState::DUPLICATE_TABLE || *code == SqlState::UNIQUE_VIOLATION
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => {
+            let why = judged(&error, options);
+            Err(Error::new(
+                why.kind(),
+                format!("table {name} cannot be created: {}", why.message()),
+            )
+            .with_hint(format!("Create it: CREATE TABLE {name} ({definition}).")))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn no_index(options: &PostgresOptions) -> Error {
+    let (table, key) = (options.shown_table(), options.key.join(", "));
+    Error::config(format!("table \"{table}\" has no unique index on \"{key}\"")).with_hint(format!(
+        "Rows replace others by such an index: CREATE UNIQUE INDEX ON {} ({key}).",
+        full_name(options)
+    ))
+}
+
+/// The columns of the table. A domain is the type that it is over.
+fn columns_sql(options: &PostgresOptions) -> String {
+    format!(
+        "SELECT a.attname::text, \
+                CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typtype = 'e' OR t.typname = 'citext' THEN 25::oid \
+                     ELSE t.oid END, \
+                CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END, \
+                pg_catalog.format_type(a.atttypid, a.atttypmod), \
+                CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0::oid END, \
+                a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', \
+                a.attgenerated <> '' OR a.attidentity = 'a' \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         WHERE a.attrelid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        literal(&full_name(options))
+    )
+}
+
+fn column(row: &Row) -> Column {
+    let (oid, element): (u32, u32) = (row.get(1), row.get(4));
+    let pg_type = match element {
+        0 => PgType::of(oid),
+        item => PgType::of(item).map(|of| PgType::Array(item, Box::new(of))),
+    };
+    Column {
+        name: row.get(0),
+        pg_type,
+        modifier: row.get(2),
+        shown: row.get(3),
+        is_needed: row.get(5),
+        is_computed: row.get(6),
+    }
+}
