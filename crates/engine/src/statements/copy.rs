@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt64Type};
-use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, Result};
 use windrow_sql::parse;
 
 use super::create_stream::file_table;
 use super::insert::Insert;
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::Catalog;
@@ -34,7 +33,6 @@ impl CopyFrom {
     }
 }
 
-#[async_trait]
 impl Statement for CopyFrom {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("COPY", Some(Weight::Query))
@@ -44,36 +42,40 @@ impl Statement for CopyFrom {
         need(access, Role::Write, &self.copy.target)
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        self.check(cx).await.map(|()| None)
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { self.check(cx).await.map(|()| None) })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        self.insert(&[])?;
-        let name = plain_name(&self.copy.target)?;
-        match cx.catalog().exists(&name) {
-            true => Ok(()),
-            false => Err(cx.catalog().missing("stream", &name)),
-        }
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.insert(&[])?;
+            let name = plain_name(&self.copy.target)?;
+            match cx.catalog().exists(&name) {
+                true => Ok(()),
+                false => Err(cx.catalog().missing("stream", &name)),
+            }
+        })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let copy = &self.copy;
-        let placed = |e: Error| if e.place().is_none() { e.with_place(copy.place) } else { e };
-        let table = file_table(cx, &copy.path, &copy.options).await.map_err(placed)?;
-        let names: Vec<String> = match copy.columns.is_empty() {
-            true => table.schema().fields().iter().map(|f| f.name().clone()).collect(),
-            false => vec![],
-        };
-        let files = FileTables::from([(copy.path.clone(), table)]);
-        let cx = StatementContext { file_tables: Some(Arc::new(files)), ..cx.clone() };
-        let outcome = self.insert(&names)?.execute(&cx).await?;
-        let Outcome::Done(Done { said, rows }) = outcome else { return Ok(outcome) };
-        let said = match said.strip_prefix("INSERT 0 ") {
-            Some(count) => format!("COPY {count}"),
-            None => said,
-        };
-        Ok(Outcome::Done(Done { said, rows }))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let copy = &self.copy;
+            let placed = |e: Error| if e.place().is_none() { e.with_place(copy.place) } else { e };
+            let table = file_table(cx, &copy.path, &copy.options).await.map_err(placed)?;
+            let names: Vec<String> = match copy.columns.is_empty() {
+                true => table.schema().fields().iter().map(|f| f.name().clone()).collect(),
+                false => vec![],
+            };
+            let files = FileTables::from([(copy.path.clone(), table)]);
+            let cx = StatementContext { file_tables: Some(Arc::new(files)), ..cx.clone() };
+            let outcome = self.insert(&names)?.execute(&cx).await?;
+            let Outcome::Done(Done { said, rows }) = outcome else { return Ok(outcome) };
+            let said = match said.strip_prefix("INSERT 0 ") {
+                Some(count) => format!("COPY {count}"),
+                None => said,
+            };
+            Ok(Outcome::Done(Done { said, rows }))
+        })
     }
 }
 

@@ -10,14 +10,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use windrow_connectors::{ConnectorEnv, SinkSpec, open_sink};
 use windrow_core::{Error, Result, Sink};
 use windrow_sql::parse::{self, ContinuousQuery, OptionItem, SinkRows};
 use windrow_sql::plan::distinct_columns;
 
 use super::create_stream::{at_option, connector_env};
-use super::{Statement, authorize_late_rows, need};
+use super::{Answer, Statement, authorize_late_rows, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::sinks::{Phase, SinkObject};
@@ -29,7 +28,7 @@ use crate::execution::creation::{self, Creation};
 use crate::execution::outcome::Outcome;
 use crate::instance::sink_pump::SinkPump;
 use crate::names::plain_name;
-use crate::views::build::NewView;
+use crate::views::build::{NewView, check_resumable};
 use crate::views::late_rows::late_stream;
 
 /// The options of the engine.
@@ -52,7 +51,6 @@ struct SinkOptions {
     rest: Vec<(String, String)>,
 }
 
-#[async_trait]
 impl Statement for CreateSink {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("CREATE SINK", None)
@@ -70,31 +68,33 @@ impl Statement for CreateSink {
         true
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let create = &self.create;
-        let name = plain_name(&create.name)?;
-        let creation = Creation::new(cx, &name);
-        if creation.is_done(create.or_replace, create.if_not_exists, "sink")? {
-            return Ok(Outcome::Done("CREATE SINK (exists already)".into()));
-        }
-        let options = SinkOptions::read(&create.options)?;
-        match &create.rows {
-            SinkRows::View(view) => {
-                let view = source(cx.catalog(), &plain_name(view)?)?;
-                let new = NewSink { cx, create, name: &name, options, text: &self.text };
-                new.check(&view)?;
-                let old = new.replaced(&view).await?;
-                creation.replace().await?;
-                let definition = creation.record(Kind::Sink, &self.text)?;
-                let started = new.start(&view, (definition.as_ref(), old), false).await;
-                creation.or_forget(started)?;
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let create = &self.create;
+            let name = plain_name(&create.name)?;
+            let creation = Creation::new(cx, &name);
+            if creation.is_done(create.or_replace, create.if_not_exists, "sink")? {
+                return Ok(Outcome::Done("CREATE SINK (exists already)".into()));
             }
-            SinkRows::Query(query) => {
-                let new = NewSink { cx, create, name: &name, options, text: &self.text };
-                new.of_query(query).await?;
+            let options = SinkOptions::read(&create.options)?;
+            match &create.rows {
+                SinkRows::View(view) => {
+                    let view = source(cx.catalog(), &plain_name(view)?)?;
+                    let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                    new.check(&view)?;
+                    let old = new.replaced(&view).await?;
+                    creation.replace().await?;
+                    let definition = creation.record(Kind::Sink, &self.text)?;
+                    let started = new.start(&view, (definition.as_ref(), old), false).await;
+                    creation.or_forget(started)?;
+                }
+                SinkRows::Query(query) => {
+                    let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                    new.of_query(query).await?;
+                }
             }
-        }
-        Ok(Outcome::Done("CREATE SINK".into()))
+            Ok(Outcome::Done("CREATE SINK".into()))
+        })
     }
 }
 
@@ -170,6 +170,7 @@ struct NewSink<'a> {
 impl NewSink<'_> {
     /// Checks the options, and that the rows of the view keep their numbers.
     fn check(&self, view: &Materialized) -> Result<()> {
+        view.check_append_only("a sink")?;
         self.open("", view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
@@ -244,6 +245,8 @@ impl NewSink<'_> {
         }
         let bounded = plan.clone();
         let plan = cx.planner().continuous(plan, &query.tail).await?;
+        plan.check_append_only("a sink")?;
+        check_resumable(cx, &plan)?;
         let late_to = late_stream(cx, &query.tail, &reads)?;
         let creation = Creation::new(cx, name);
         if let Some(reader) = cx.catalog().readers(&rows).iter().find(|reader| *reader != name) {

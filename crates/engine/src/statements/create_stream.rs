@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
@@ -27,7 +26,7 @@ use super::stream_options::{
     EngineOptions, durability, engine_options, intake_of_connector, no_options, no_push_options,
     no_retention, when_idle,
 };
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Object};
@@ -55,7 +54,6 @@ struct StreamColumns {
     reads: Vec<String>,
 }
 
-#[async_trait]
 impl Statement for CreateStream {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("CREATE STREAM", None)
@@ -73,44 +71,47 @@ impl Statement for CreateStream {
         false
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let create = &self.create;
-        let name = plain_name(&create.name)?;
-        let creation = Creation::new(cx, &name);
-        if creation.is_done(create.or_replace, create.if_not_exists, "stream")? {
-            return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
-        }
-        let options = engine_options(&create.options)?;
-        let columns = self.columns(cx, &name, &options).await?;
-        if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
-            return Err(timeless(&name).with_place(place));
-        }
-        if create.or_replace {
-            creation.replace().await?;
-        }
-        let reads = columns.reads.clone();
-        let notices = columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
-        let definition = creation.record(Kind::Stream, &self.text)?;
-        let new = NewStream { cx, name: &name, options, definition: definition.as_ref() };
-        let stream = new.create(columns).await;
-        let complete = || creation.complete(definition.as_ref());
-        let stream = stream.and_then(|stream| complete().map(|()| stream));
-        let stream = Arc::new(creation.or_forget(stream)?);
-        let relation = Arc::new(stream.relation(None));
-        let mut message = match stream.schema.event_time() {
-            Some(_) => "CREATE STREAM".to_owned(),
-            None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
-        };
-        if create.columns.is_empty() {
-            message.push_str("\ncolumns: ");
-            message.push_str(&listed(stream.schema.schema()));
-        }
-        for notice in notices {
-            message.push_str("\nnotice: ");
-            message.push_str(&notice);
-        }
-        cx.catalog().add(&name, Object::Stream(stream), relation, (&self.text, reads))?;
-        Ok(Outcome::Done(message.into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let create = &self.create;
+            let name = plain_name(&create.name)?;
+            let creation = Creation::new(cx, &name);
+            if creation.is_done(create.or_replace, create.if_not_exists, "stream")? {
+                return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
+            }
+            let options = engine_options(&create.options)?;
+            let columns = self.columns(cx, &name, &options).await?;
+            if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
+                return Err(timeless(&name).with_place(place));
+            }
+            if create.or_replace {
+                creation.replace().await?;
+            }
+            let reads = columns.reads.clone();
+            let notices =
+                columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
+            let definition = creation.record(Kind::Stream, &self.text)?;
+            let new = NewStream { cx, name: &name, options, definition: definition.as_ref() };
+            let stream = new.create(columns).await;
+            let complete = || creation.complete(definition.as_ref());
+            let stream = stream.and_then(|stream| complete().map(|()| stream));
+            let stream = Arc::new(creation.or_forget(stream)?);
+            let relation = Arc::new(stream.relation(None));
+            let mut message = match stream.schema.event_time() {
+                Some(_) => "CREATE STREAM".to_owned(),
+                None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
+            };
+            if create.columns.is_empty() {
+                message.push_str("\ncolumns: ");
+                message.push_str(&listed(stream.schema.schema()));
+            }
+            for notice in notices {
+                message.push_str("\nnotice: ");
+                message.push_str(&notice);
+            }
+            cx.catalog().add(&name, Object::Stream(stream), relation, (&self.text, reads))?;
+            Ok(Outcome::Done(message.into()))
+        })
     }
 }
 

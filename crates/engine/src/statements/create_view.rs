@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, Result};
@@ -11,7 +10,7 @@ use windrow_sql::parse;
 use windrow_sql::plan::distinct_columns;
 
 use super::select::{explain_bounded, explain_continuous};
-use super::{ExplainOptions, Statement, authorize_late_rows, need};
+use super::{Answer, ExplainOptions, Statement, authorize_late_rows, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Materialized, Object, read_by, streams_read};
@@ -21,7 +20,7 @@ use crate::execution::creation::Creation;
 use crate::execution::options::timeless;
 use crate::execution::outcome::Outcome;
 use crate::names::plain_name;
-use crate::views::build::NewView;
+use crate::views::build::{NewView, check_resumable};
 use crate::views::late_rows::late_stream;
 use crate::views::options::ViewOptions;
 use crate::views::rebuild::{check_late_stream, rebuild};
@@ -34,7 +33,6 @@ pub(crate) struct CreateView {
     pub(super) text: String,
 }
 
-#[async_trait]
 impl Statement for CreateView {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("CREATE VIEW", None)
@@ -53,37 +51,46 @@ impl Statement for CreateView {
         false
     }
 
-    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
-        let (create, query) = (&self.create, &self.create.query);
-        if !create.materialized {
-            let plan = cx.planner().query(&query.query, &[]).await?;
-            return explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options }).await;
-        }
-        let plan = cx.planner().query(&query.query, &create.columns).await?;
-        let plan = ViewOptions::read(&create.options)?.restrict(plan)?;
-        explain_continuous(cx, plan, &query.tail).await
+    fn explain<'a>(
+        &'a self,
+        cx: &'a StatementContext,
+        options: ExplainOptions,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let (create, query) = (&self.create, &self.create.query);
+            if !create.materialized {
+                let plan = cx.planner().query(&query.query, &[]).await?;
+                return explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options })
+                    .await;
+            }
+            let plan = cx.planner().query(&query.query, &create.columns).await?;
+            let plan = ViewOptions::read(&create.options)?.restrict(plan)?;
+            explain_continuous(cx, plan, &query.tail).await
+        })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let create = &self.create;
-        let name = plain_name(&create.name)?;
-        let kind = if create.materialized { "materialized view" } else { "view" };
-        let tag = format!("CREATE {}", kind.to_uppercase());
-        let creation = Creation::new(cx, &name);
-        if creation.is_done(create.or_replace, create.if_not_exists, kind)? {
-            return Ok(Outcome::Done(format!("{tag} (exists already)").into()));
-        }
-        let plan = cx.planner().query(&create.query.query, &create.columns).await?;
-        distinct_columns(&plan)?;
-        let reads = streams_read(&plan)?;
-        if reads.contains(&name) {
-            return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
-        }
-        let remark = match create.materialized {
-            true => self.create_materialized(cx, name, (plan, reads)).await?,
-            false => self.create_named_query(cx, &name, (plan, reads)).await?,
-        };
-        Ok(Outcome::Done((tag + remark).into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let create = &self.create;
+            let name = plain_name(&create.name)?;
+            let kind = if create.materialized { "materialized view" } else { "view" };
+            let tag = format!("CREATE {}", kind.to_uppercase());
+            let creation = Creation::new(cx, &name);
+            if creation.is_done(create.or_replace, create.if_not_exists, kind)? {
+                return Ok(Outcome::Done(format!("{tag} (exists already)").into()));
+            }
+            let plan = cx.planner().query(&create.query.query, &create.columns).await?;
+            distinct_columns(&plan)?;
+            let reads = streams_read(&plan)?;
+            if reads.contains(&name) {
+                return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
+            }
+            let remark = match create.materialized {
+                true => self.create_materialized(cx, name, (plan, reads)).await?,
+                false => self.create_named_query(cx, &name, (plan, reads)).await?,
+            };
+            Ok(Outcome::Done((tag + remark).into()))
+        })
     }
 }
 
@@ -124,6 +131,7 @@ impl CreateView {
         let bounded = options.restrict(plan)?;
         let from = options.start_offsets(cx, &reads).await?;
         let plan = cx.planner().continuous(bounded.clone(), tail).await?;
+        check_resumable(cx, &plan)?;
         if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
             return Err(timeless(&name).with_place(place));
         }

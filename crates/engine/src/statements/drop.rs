@@ -1,11 +1,10 @@
 //! `DROP`.
 
-use async_trait::async_trait;
 use sqlparser::ast::ObjectName;
 use windrow_core::{Error, Result};
 use windrow_sql::parse::{self, DropKind};
 
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Object};
@@ -18,7 +17,6 @@ use crate::names::plain_name;
 #[derive(Debug)]
 pub(crate) struct Drop(pub(super) parse::Drop);
 
-#[async_trait]
 impl Statement for Drop {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("DROP", None)
@@ -31,11 +29,13 @@ impl Statement for Drop {
         })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        for name in &self.0.names {
-            self.drop_one(cx, &plain_name(name)?).await?;
-        }
-        Ok(Outcome::Done(format!("DROP {}", kind_name(self.0.kind).to_uppercase()).into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            for name in &self.0.names {
+                self.drop_one(cx, &plain_name(name)?).await?;
+            }
+            Ok(Outcome::Done(format!("DROP {}", kind_name(self.0.kind).to_uppercase()).into()))
+        })
     }
 }
 

@@ -1,11 +1,10 @@
 //! `EXPLAIN [ANALYZE] [VERBOSE] statement`.
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use windrow_core::Result;
 use windrow_sql::plan::Parameters;
 
-use super::{ExplainOptions, Statement, columns_of};
+use super::{Answer, ExplainOptions, Statement, columns_of};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::Catalog;
@@ -19,7 +18,6 @@ pub(crate) struct Explain {
     pub(super) options: ExplainOptions,
 }
 
-#[async_trait]
 impl Statement for Explain {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         match self.options.analyze {
@@ -37,21 +35,23 @@ impl Statement for Explain {
         }
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        self.statement.parameters(cx).await
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move { self.statement.parameters(cx).await })
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        // They are the same without executing it.
-        let options = ExplainOptions { analyze: false, ..self.options };
-        Ok(columns_of(&self.statement.explain(cx, options).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            // They are the same without executing it.
+            let options = ExplainOptions { analyze: false, ..self.options };
+            Ok(columns_of(&self.statement.explain(cx, options).await?))
+        })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        self.statement.check(cx).await
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { self.statement.check(cx).await })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        self.statement.explain(cx, self.options).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move { self.statement.explain(cx, self.options).await })
     }
 }

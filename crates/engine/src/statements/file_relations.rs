@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
 use sqlparser::ast::{Ident, ObjectName, Query, Visit, visit_relations};
@@ -17,7 +16,7 @@ use windrow_sql::parse::{self, ContinuousQuery, Explained, Parsed};
 use windrow_sql::plan::Parameters;
 
 use super::create_stream::file_table;
-use super::{ExplainOptions, Statement};
+use super::{Answer, ExplainOptions, Statement};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::Catalog;
@@ -81,7 +80,6 @@ impl OverFiles {
     }
 }
 
-#[async_trait]
 impl Statement for OverFiles {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         self.statement.admission()
@@ -99,28 +97,32 @@ impl Statement for OverFiles {
         self.statement.starts_queued_views()
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        self.statement.parameters(&self.opened(cx).await?).await
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move { self.statement.parameters(&self.opened(cx).await?).await })
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        self.statement.columns(&self.opened(cx).await?).await
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { self.statement.columns(&self.opened(cx).await?).await })
     }
 
-    async fn takes_value_rows(&self, cx: &StatementContext) -> Result<bool> {
-        self.statement.takes_value_rows(&self.opened(cx).await?).await
+    fn takes_value_rows<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, bool> {
+        Box::pin(async move { self.statement.takes_value_rows(&self.opened(cx).await?).await })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        self.statement.check(&self.opened(cx).await?).await
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { self.statement.check(&self.opened(cx).await?).await })
     }
 
-    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
-        self.statement.explain(&self.opened(cx).await?, options).await
+    fn explain<'a>(
+        &'a self,
+        cx: &'a StatementContext,
+        options: ExplainOptions,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(async move { self.statement.explain(&self.opened(cx).await?, options).await })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        self.statement.execute(&self.opened(cx).await?).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move { self.statement.execute(&self.opened(cx).await?).await })
     }
 }
 

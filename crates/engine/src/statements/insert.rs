@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use sqlparser::ast::{Expr, SetExpr, Value};
@@ -21,7 +20,7 @@ use windrow_stream::target::Target;
 use super::continuous_insert::{NewInsert, is_durable};
 use super::select::{check_query, explain_bounded, explain_continuous, start_query};
 use super::standard::Standard;
-use super::{ExplainOptions, Statement, authorize_late_rows, need};
+use super::{Answer, ExplainOptions, Statement, authorize_late_rows, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Object, streams_read};
@@ -48,7 +47,6 @@ enum Into {
     Table,
 }
 
-#[async_trait]
 impl Statement for Insert {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("INSERT", Some(Weight::Query))
@@ -63,105 +61,127 @@ impl Statement for Insert {
         self.is_continuous()
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        let insert = &self.insert;
-        let Some(Object::Stream(stream)) = cx.catalog().get(&plain_name(&insert.target)?) else {
-            return parameters(&cx.planner().statement(insert.clone().into_datafusion()).await?);
-        };
-        let plan = cx.planner().unbound(&insert.query.query).await?;
-        let mut found = parameters(&plan)?;
-        // A parameter that is a value by itself has the type of its column.
-        let (Some(push), SetExpr::Values(values)) = (stream.push(), &*insert.query.query.body)
-        else {
-            return Ok(found);
-        };
-        let fields = push.physical().fields();
-        let column = |at: usize| match insert.columns.get(at) {
-            Some(ident) => fields.find(&ident_name(ident)).map(|(_, field)| field),
-            None => fields.get(at),
-        };
-        for (at, value) in values.rows.iter().flat_map(|row| row.iter().enumerate()) {
-            if let (Some(number), Some(field)) = (placeholder(value), column(at)) {
-                found.insert(number, Some(field.data_type().clone()));
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move {
+            let insert = &self.insert;
+            let Some(Object::Stream(stream)) = cx.catalog().get(&plain_name(&insert.target)?)
+            else {
+                return parameters(
+                    &cx.planner().statement(insert.clone().into_datafusion()).await?,
+                );
+            };
+            let plan = cx.planner().unbound(&insert.query.query).await?;
+            let mut found = parameters(&plan)?;
+            // A parameter that is a value by itself has the type of its column.
+            let (Some(push), SetExpr::Values(values)) = (stream.push(), &*insert.query.query.body)
+            else {
+                return Ok(found);
+            };
+            let fields = push.physical().fields();
+            let column = |at: usize| match insert.columns.get(at) {
+                Some(ident) => fields.find(&ident_name(ident)).map(|(_, field)| field),
+                None => fields.get(at),
+            };
+            for (at, value) in values.rows.iter().flat_map(|row| row.iter().enumerate()) {
+                if let (Some(number), Some(field)) = (placeholder(value), column(at)) {
+                    found.insert(number, Some(field.data_type().clone()));
+                }
             }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        let name = plain_name(&self.insert.target)?;
-        if !cx.catalog().exists(&name) {
-            return Err(cx.catalog().missing("stream", &name));
-        }
-        cx.planner().query(&self.insert.query.query, &[]).await?;
-        Ok(None)
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            let name = plain_name(&self.insert.target)?;
+            if !cx.catalog().exists(&name) {
+                return Err(cx.catalog().missing("stream", &name));
+            }
+            cx.planner().query(&self.insert.query.query, &[]).await?;
+            Ok(None)
+        })
     }
 
-    async fn takes_value_rows(&self, cx: &StatementContext) -> Result<bool> {
-        let target = cx.catalog().get(&plain_name(&self.insert.target)?);
-        let is_push = matches!(&target, Some(Object::Stream(s)) if s.push().is_some());
-        if !is_push || self.is_continuous() {
-            return Ok(false);
-        }
-        // By the plan and not by the text: VALUES may be below a LIMIT.
-        let plan = cx.planner().unbound(&self.insert.query.query).await?;
-        Ok(matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1))
+    fn takes_value_rows<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let target = cx.catalog().get(&plain_name(&self.insert.target)?);
+            let is_push = matches!(&target, Some(Object::Stream(s)) if s.push().is_some());
+            if !is_push || self.is_continuous() {
+                return Ok(false);
+            }
+            // By the plan and not by the text: VALUES may be below a LIMIT.
+            let plan = cx.planner().unbound(&self.insert.query.query).await?;
+            Ok(matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1))
+        })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        let insert = &self.insert;
-        let name = plain_name(&insert.target)?;
-        let Into::Stream(stream) = self.target(cx.catalog(), &name)? else {
-            return self.standard().check(cx).await;
-        };
-        let push = accepts_inserts(&stream)?;
-        let plan = cx.planner().query(&insert.query.query, &[]).await?;
-        Target::new(&push, insert, &name, plan.schema().fields().len())?;
-        check_query(cx, &insert.query).await
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let insert = &self.insert;
+            let name = plain_name(&insert.target)?;
+            let Into::Stream(stream) = self.target(cx.catalog(), &name)? else {
+                return self.standard().check(cx).await;
+            };
+            let push = accepts_inserts(&stream)?;
+            let plan = cx.planner().query(&insert.query.query, &[]).await?;
+            Target::new(&push, insert, &name, plan.schema().fields().len())?;
+            check_query(cx, &insert.query).await
+        })
     }
 
-    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
-        let query = &self.insert.query;
-        let plan = cx.planner().query(&query.query, &[]).await?;
-        match self.is_continuous() {
-            true => explain_continuous(cx, plan, &query.tail).await,
-            false => explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options }).await,
-        }
+    fn explain<'a>(
+        &'a self,
+        cx: &'a StatementContext,
+        options: ExplainOptions,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let query = &self.insert.query;
+            let plan = cx.planner().query(&query.query, &[]).await?;
+            match self.is_continuous() {
+                true => explain_continuous(cx, plan, &query.tail).await,
+                false => {
+                    explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options }).await
+                }
+            }
+        })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let insert = &self.insert;
-        let name = plain_name(&insert.target)?;
-        let Into::Stream(stream) = self.target(cx.catalog(), &name)? else {
-            return self.standard().execute(cx).await;
-        };
-        let push = &accepts_inserts(&stream)?;
-        let plan = self.plan(cx).await?;
-        let target = Target::new(push, insert, &name, plan.schema().fields().len())?;
-        let target = target.in_zone(cx.insert_zone());
-        if !self.is_continuous() {
-            return insert_bounded(cx, plan, &target, push).await;
-        }
-        let tail = &insert.query.tail;
-        let reads = streams_read(&plan)?;
-        let bounded = plan.clone();
-        let plan = cx.planner().continuous(plan, tail).await?;
-        if is_durable(cx, push, (&reads, tail.late_data_to.is_some())) {
-            let insert = NewInsert { push, target, text: &self.text, reads, bounded };
-            return insert.start(cx, plan).await;
-        }
-        let late_to = late_stream(cx, tail, &reads)?;
-        let shared = cx.instance.parts.new_query(Some(format!("insert into {name}")));
-        let id = shared.id;
-        let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        start_query(cx, plan, QuerySetup::new(shared, output, late_to)).await?;
-        // After a restart it is not known which rows it has inserted already.
-        let ends = if cx.instance.store.is_some() {
-            "; it ends with this process, unlike one over durable streams"
-        } else {
-            ""
-        };
-        Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})").into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let insert = &self.insert;
+            let name = plain_name(&insert.target)?;
+            let Into::Stream(stream) = self.target(cx.catalog(), &name)? else {
+                return self.standard().execute(cx).await;
+            };
+            let push = &accepts_inserts(&stream)?;
+            let plan = self.plan(cx).await?;
+            let target = Target::new(push, insert, &name, plan.schema().fields().len())?;
+            let target = target.in_zone(cx.insert_zone());
+            if !self.is_continuous() {
+                return insert_bounded(cx, plan, &target, push).await;
+            }
+            let tail = &insert.query.tail;
+            let reads = streams_read(&plan)?;
+            let bounded = plan.clone();
+            let plan = cx.planner().continuous(plan, tail).await?;
+            plan.check_append_only("INSERT INTO a stream")?;
+            if plan.is_resumable() && is_durable(cx, push, (&reads, tail.late_data_to.is_some())) {
+                let insert = NewInsert { push, target, text: &self.text, reads, bounded };
+                return insert.start(cx, plan).await;
+            }
+            let late_to = late_stream(cx, tail, &reads)?;
+            let shared = cx.instance.parts.new_query(Some(format!("insert into {name}")));
+            let id = shared.id;
+            let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
+            start_query(cx, plan, QuerySetup::new(shared, output, late_to)).await?;
+            // After a restart it is not known which rows it has inserted already.
+            let ends = if cx.instance.store.is_some() {
+                "; it ends with this process, unlike one over durable streams"
+            } else {
+                ""
+            };
+            Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})").into()))
+        })
     }
 }
 

@@ -40,7 +40,7 @@ mod why_not;
 use std::fmt::Debug;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::ast::ObjectName;
 use windrow_core::{Error, Result};
 use windrow_sql::parse::{self, ContinuousQuery, Explained, Parsed};
@@ -55,8 +55,12 @@ use crate::names::{granted_name, plain_name};
 
 pub(crate) use self::reference_tables::restore_table;
 
+/// The future of what a statement answers. The methods are not `async fn` of `async_trait`: the bounds that it adds to their
+/// lifetimes make the compiler prove for each method anew that all types of the syntax tree can be sent between threads,
+/// which takes seconds each time.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T>>;
+
 /// A statement.
-#[async_trait]
 pub(crate) trait Statement: Debug + Send + Sync {
     /// Returns its name in the log, and the limit that it counts in; `None`: it counts in none, because it is short.
     fn admission(&self) -> (&'static str, Option<Weight>);
@@ -82,48 +86,54 @@ pub(crate) trait Statement: Debug + Send + Sync {
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn parameters(&self, _cx: &StatementContext) -> Result<Parameters> {
-        Ok(Parameters::new())
+    fn parameters<'a>(&'a self, _cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move { Ok(Parameters::new()) })
     }
 
     /// Returns the columns of its rows; `None`: it returns no rows.
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn columns(&self, _cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(None)
+    fn columns<'a>(&'a self, _cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(None) })
     }
 
     /// Whether it is an INSERT that [`value_rows`](StatementContext::value_rows) can give all its rows at once.
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn takes_value_rows(&self, _cx: &StatementContext) -> Result<bool> {
-        Ok(false)
+    fn takes_value_rows<'a>(&'a self, _cx: &'a StatementContext) -> Answer<'a, bool> {
+        Box::pin(async move { Ok(false) })
     }
 
     /// Plans the statement, and defines what later statements name, without running a query. By default it is executed.
     ///
     /// # Errors
     /// What is wrong with the statement, with its place.
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        self.execute(cx).await.map(drop)
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { self.execute(cx).await.map(drop) })
     }
 
     /// Explains how the statement runs.
     ///
     /// # Errors
     /// When it cannot be planned, or not be explained at all.
-    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
-        let _ = (cx, options);
-        Err(Error::sql("EXPLAIN takes a query, an INSERT or a CREATE VIEW"))
+    fn explain<'a>(
+        &'a self,
+        cx: &'a StatementContext,
+        options: ExplainOptions,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let _ = (cx, options);
+            Err(Error::sql("EXPLAIN takes a query, an INSERT or a CREATE VIEW"))
+        })
     }
 
     /// Executes the statement.
     ///
     /// # Errors
     /// What is wrong with the statement, with its place; what failed while it ran.
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome>;
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome>;
 }
 
 /// How a statement is explained.

@@ -1,10 +1,9 @@
 //! `PAUSE SINK name`, `RESUME SINK name`.
 
-use async_trait::async_trait;
 use sqlparser::ast::ObjectName;
 use windrow_core::Result;
 
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::Catalog;
@@ -19,7 +18,6 @@ pub(crate) struct PauseSink {
     pub(super) resume: bool,
 }
 
-#[async_trait]
 impl Statement for PauseSink {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         (if self.resume { "RESUME" } else { "PAUSE" }, None)
@@ -29,13 +27,15 @@ impl Statement for PauseSink {
         need(access, Role::Admin, &self.sink)
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        cx.catalog().sink(&plain_name(&self.sink)?).map(drop)
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { cx.catalog().sink(&plain_name(&self.sink)?).map(drop) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let sink = cx.catalog().sink(&plain_name(&self.sink)?)?;
-        sink.pause(!self.resume).await?;
-        Ok(Outcome::Done(if self.resume { "RESUME SINK" } else { "PAUSE SINK" }.into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let sink = cx.catalog().sink(&plain_name(&self.sink)?)?;
+            sink.pause(!self.resume).await?;
+            Ok(Outcome::Done(if self.resume { "RESUME SINK" } else { "PAUSE SINK" }.into()))
+        })
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
@@ -17,7 +16,7 @@ use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, Parameters, bounded, continuous, parameters};
 
 use super::show::{lines, rows};
-use super::{ExplainOptions, Statement, authorize_late_rows};
+use super::{Answer, ExplainOptions, Statement, authorize_late_rows};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::{Catalog, streams_read};
@@ -33,7 +32,6 @@ pub(crate) struct Select {
     pub(super) query: ContinuousQuery,
 }
 
-#[async_trait]
 impl Statement for Select {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         match self.query.tail.is_empty() {
@@ -46,73 +44,83 @@ impl Statement for Select {
         authorize_late_rows(access, catalog, &self.query)
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        parameters(&cx.planner().unbound(&self.query.query).await?)
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move { parameters(&cx.planner().unbound(&self.query.query).await?) })
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        let plan = cx.planner().query(&self.query.query, &[]).await?;
-        Ok(Some(match self.query.tail.is_empty() {
-            true => cx.planner().physical(cx.state(), plan).await?.schema(),
-            false => {
-                cx.planner().continuous(without_limit(plan)?.0, &self.query.tail).await?.schema
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            let plan = cx.planner().query(&self.query.query, &[]).await?;
+            Ok(Some(match self.query.tail.is_empty() {
+                true => cx.planner().physical(cx.state(), plan).await?.schema(),
+                false => {
+                    cx.planner().continuous(without_limit(plan)?.0, &self.query.tail).await?.schema
+                }
+            }))
+        })
+    }
+
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { check_query(cx, &self.query).await })
+    }
+
+    fn explain<'a>(
+        &'a self,
+        cx: &'a StatementContext,
+        options: ExplainOptions,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let plan = cx.planner().query(&self.query.query, &[]).await?;
+            if self.query.tail.is_empty() {
+                return explain_bounded(cx, plan, options).await;
             }
-        }))
+            if !options.analyze {
+                return explain_continuous(cx, without_limit(plan)?.0, &self.query.tail).await;
+            }
+            let plan = without_limit(plan)?.0;
+            let shown = cx.planner().continuous(plan, &self.query.tail).await?.to_string();
+            let Outcome::Rows(mut result) = self.execute(cx).await? else {
+                return Err(Error::internal("a query returned no rows"));
+            };
+            let mut count = 0;
+            while let Some(batch) = result.try_next().await? {
+                count += batch.num_rows();
+            }
+            let unused = result.unused_rows();
+            let (late, bad) = unused.map_or((0, 0), |u| (u.late, u.bad));
+            let shown = format!("{shown}\nrows out: {count}, late: {late}, bad: {bad}");
+            lines("continuous_plan", &shown).await
+        })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        check_query(cx, &self.query).await
-    }
-
-    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
-        let plan = cx.planner().query(&self.query.query, &[]).await?;
-        if self.query.tail.is_empty() {
-            return explain_bounded(cx, plan, options).await;
-        }
-        if !options.analyze {
-            return explain_continuous(cx, without_limit(plan)?.0, &self.query.tail).await;
-        }
-        let plan = without_limit(plan)?.0;
-        let shown = cx.planner().continuous(plan, &self.query.tail).await?.to_string();
-        let Outcome::Rows(mut result) = self.execute(cx).await? else {
-            return Err(Error::internal("a query returned no rows"));
-        };
-        let mut count = 0;
-        while let Some(batch) = result.try_next().await? {
-            count += batch.num_rows();
-        }
-        let unused = result.unused_rows();
-        let (late, bad) = unused.map_or((0, 0), |u| (u.late, u.bad));
-        let shown = format!("{shown}\nrows out: {count}, late: {late}, bad: {bad}");
-        lines("continuous_plan", &shown).await
-    }
-
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let plan = cx.planner().query(&self.query.query, &[]).await?;
-        if self.query.tail.is_empty() {
-            return cx.executor().bounded(plan).await;
-        }
-        let reads = streams_read(&plan)?;
-        let (plan, first) = without_limit(plan)?;
-        let plan = cx.planner().continuous(plan, &self.query.tail).await?;
-        if cx.options.push_ends {
-            wait_for_pushes(cx.catalog(), &reads).await?;
-        }
-        let late_to = late_stream(cx, &self.query.tail, &reads)?;
-        let shared = cx.instance.parts.new_query(None);
-        let schema = Arc::clone(&plan.schema);
-        let (sender, receiver) = cx.executor().queue(cx.limits().queue_batches_max);
-        let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
-        let following = Following::new(0, time);
-        let output = Output::Client { rows: sender, promise: following.promise() };
-        let setup = QuerySetup {
-            push_ends: cx.options.push_ends,
-            ..QuerySetup::new(Arc::clone(&shared), output, late_to)
-        };
-        start_query(cx, plan, setup).await?;
-        let stop = Stop::Query(shared);
-        let rows = ResultStream::new(schema, Some(following), receiver, stop);
-        Ok(Outcome::Rows(rows.only(first)))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let plan = cx.planner().query(&self.query.query, &[]).await?;
+            if self.query.tail.is_empty() {
+                return cx.executor().bounded(plan).await;
+            }
+            let reads = streams_read(&plan)?;
+            let (plan, first) = without_limit(plan)?;
+            let plan = cx.planner().continuous(plan, &self.query.tail).await?;
+            if cx.options.push_ends {
+                wait_for_pushes(cx.catalog(), &reads).await?;
+            }
+            let late_to = late_stream(cx, &self.query.tail, &reads)?;
+            let shared = cx.instance.parts.new_query(None);
+            let schema = Arc::clone(&plan.schema);
+            let (sender, receiver) = cx.executor().queue(cx.limits().queue_batches_max);
+            let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
+            let following = Following::new(0, time);
+            let output = Output::Client { rows: sender, promise: following.promise() };
+            let setup = QuerySetup {
+                push_ends: cx.options.push_ends,
+                ..QuerySetup::new(Arc::clone(&shared), output, late_to)
+            };
+            start_query(cx, plan, setup).await?;
+            let stop = Stop::Query(shared);
+            let rows = ResultStream::new(schema, Some(following), receiver, stop);
+            Ok(Outcome::Rows(rows.only(first)))
+        })
     }
 }
 

@@ -1,13 +1,12 @@
 //! `SET name = value`.
 
-use async_trait::async_trait;
 use datafusion::config::ConfigOptions;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse;
 use windrow_sql::plan::TIME_ZONE;
 
-use super::Statement;
+use super::{Answer, Statement};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::access::settings::{check_range, may_set};
@@ -21,7 +20,6 @@ const TIME_ZONE_SETTING: &str = "datafusion.execution.time_zone";
 #[derive(Debug)]
 pub(crate) struct Set(pub(super) parse::Set);
 
-#[async_trait]
 impl Statement for Set {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SET", None)
@@ -31,26 +29,28 @@ impl Statement for Set {
         may_set(access, "SET", &self.0.name)
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let set = &self.0;
-        check_range(&set.name, &set.value).map_err(|e| e.with_place(set.place))?;
-        let state = cx.session.state_ref();
-        let mut state = state.write();
-        if set.name == TIME_ZONE_SETTING {
-            let zone = zone(&set.value).map_err(|e| e.with_place(set.place))?;
-            state.config_mut().options_mut().execution.time_zone = Some(zone);
-            return Ok(Outcome::Done("SET".into()));
-        }
-        let options = state.config_mut().options_mut();
-        check_known(options, set)?;
-        options.set(&set.name, &set.value).map_err(|e| {
-            let why = from_datafusion(e);
-            let (name, value) = (&set.name, &set.value);
-            Error::config(format!("setting \"{name}\" cannot be '{value}': {}", why.message()))
-                .with_place(set.place)
-                .with_hint("SHOW ALL lists the settings.")
-        })?;
-        Ok(Outcome::Done("SET".into()))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let set = &self.0;
+            check_range(&set.name, &set.value).map_err(|e| e.with_place(set.place))?;
+            let state = cx.session.state_ref();
+            let mut state = state.write();
+            if set.name == TIME_ZONE_SETTING {
+                let zone = zone(&set.value).map_err(|e| e.with_place(set.place))?;
+                state.config_mut().options_mut().execution.time_zone = Some(zone);
+                return Ok(Outcome::Done("SET".into()));
+            }
+            let options = state.config_mut().options_mut();
+            check_known(options, set)?;
+            options.set(&set.name, &set.value).map_err(|e| {
+                let why = from_datafusion(e);
+                let (name, value) = (&set.name, &set.value);
+                Error::config(format!("setting \"{name}\" cannot be '{value}': {}", why.message()))
+                    .with_place(set.place)
+                    .with_hint("SHOW ALL lists the settings.")
+            })?;
+            Ok(Outcome::Done("SET".into()))
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::common::TableReference;
 use sqlparser::ast::ObjectName;
 use windrow_connectors::is_secret;
@@ -14,7 +13,7 @@ use windrow_sql::parse::{ShowKind, masked};
 
 use super::create_stream::file_table;
 use super::file_relations::file_named;
-use super::{Statement, columns_of, need};
+use super::{Answer, Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Object};
@@ -34,7 +33,6 @@ pub(crate) struct ShowCreate(pub(super) ObjectName);
 #[derive(Debug)]
 pub(crate) struct Describe(pub(super) ObjectName);
 
-#[async_trait]
 impl Statement for Show {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SHOW", None)
@@ -45,38 +43,44 @@ impl Statement for Show {
         Ok(())
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(columns_of(&self.execute(cx).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let sql = match self.0 {
-            ShowKind::Streams => {
-                "SELECT name, connector, event_time, bounded, error FROM windrow.streams"
-            }
-            ShowKind::Views => "SELECT name, materialized, status, rows, error FROM windrow.views",
-            ShowKind::MaterializedViews => {
-                "SELECT name, status, rows, error FROM windrow.views WHERE materialized"
-            }
-            ShowKind::Tables => return show_tables(cx).await,
-            ShowKind::Queries => "SELECT * FROM windrow.queries",
-            ShowKind::Watermarks => "SELECT * FROM windrow.watermarks",
-            ShowKind::Windows => "SELECT name, windows_open, windows_closed FROM windrow.queries",
-            ShowKind::Databases => {
-                "SELECT DISTINCT catalog_name AS name FROM information_schema.schemata ORDER BY name"
-            }
-            ShowKind::Schemas => {
-                "SELECT schema_name AS name, catalog_name AS database \
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let sql = match self.0 {
+                ShowKind::Streams => {
+                    "SELECT name, connector, event_time, bounded, error FROM windrow.streams"
+                }
+                ShowKind::Views => {
+                    "SELECT name, materialized, status, rows, error FROM windrow.views"
+                }
+                ShowKind::MaterializedViews => {
+                    "SELECT name, status, rows, error FROM windrow.views WHERE materialized"
+                }
+                ShowKind::Tables => return show_tables(cx).await,
+                ShowKind::Queries => "SELECT * FROM windrow.queries",
+                ShowKind::Watermarks => "SELECT * FROM windrow.watermarks",
+                ShowKind::Windows => {
+                    "SELECT name, windows_open, windows_closed FROM windrow.queries"
+                }
+                ShowKind::Databases => {
+                    "SELECT DISTINCT catalog_name AS name FROM information_schema.schemata ORDER BY name"
+                }
+                ShowKind::Schemas => {
+                    "SELECT schema_name AS name, catalog_name AS database \
                  FROM information_schema.schemata ORDER BY database, name"
-            }
-            ShowKind::Sinks => {
-                "SELECT name, \"view\", connector, state, committed, lag_rows, guarantee, last_error \
+                }
+                ShowKind::Sinks => {
+                    "SELECT name, \"view\", connector, state, committed, lag_rows, guarantee, last_error \
                  FROM windrow.sinks"
-            }
-        };
-        let frame = cx.session.sql(sql).await.map_err(from_datafusion)?;
-        let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
-        Ok(Outcome::Rows(cx.executor().stream(plan)))
+                }
+            };
+            let frame = cx.session.sql(sql).await.map_err(from_datafusion)?;
+            let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
+            Ok(Outcome::Rows(cx.executor().stream(plan)))
+        })
     }
 }
 
@@ -93,7 +97,6 @@ async fn show_tables(cx: &StatementContext) -> Result<Outcome> {
     rows(vec![("name", names), ("kind", kinds)]).await
 }
 
-#[async_trait]
 impl Statement for ShowCreate {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SHOW CREATE", None)
@@ -103,29 +106,30 @@ impl Statement for ShowCreate {
         need(access, Role::Read, &self.0)
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(columns_of(&self.execute(cx).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let name = plain_name(&self.0)?;
-        let catalog = cx.catalog();
-        let text = match catalog.text(&name) {
-            Some(text) => masked(&text, is_secret),
-            None if catalog.exists(&name) => {
-                return Err(Error::sql(format!(
-                    "the definition of table \"{name}\" is not stored"
-                )));
-            }
-            None => return Err(catalog.missing("stream or view", &name)),
-        };
-        let names: ArrayRef = Arc::new(StringArray::from_iter_values([name]));
-        let texts: ArrayRef = Arc::new(StringArray::from_iter_values([text]));
-        rows(vec![("name", names), ("definition", texts)]).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let name = plain_name(&self.0)?;
+            let catalog = cx.catalog();
+            let text = match catalog.text(&name) {
+                Some(text) => masked(&text, is_secret),
+                None if catalog.exists(&name) => {
+                    return Err(Error::sql(format!(
+                        "the definition of table \"{name}\" is not stored"
+                    )));
+                }
+                None => return Err(catalog.missing("stream or view", &name)),
+            };
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values([name]));
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values([text]));
+            rows(vec![("name", names), ("definition", texts)]).await
+        })
     }
 }
 
-#[async_trait]
 impl Statement for Describe {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("DESCRIBE", None)
@@ -139,24 +143,26 @@ impl Statement for Describe {
         }
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(columns_of(&self.execute(cx).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        if let Some(file) = file_named(&self.0) {
-            return described(&file_table(cx, &file.value, &[]).await?.schema()).await;
-        }
-        let table = match plain_name(&self.0) {
-            Ok(name) if !cx.catalog().exists(&name) => {
-                return Err(cx.catalog().missing("stream, view or table", &name));
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            if let Some(file) = file_named(&self.0) {
+                return described(&file_table(cx, &file.value, &[]).await?.schema()).await;
             }
-            Ok(name) => TableReference::bare(name),
-            // A system table.
-            Err(_) => TableReference::parse_str(&self.0.to_string()),
-        };
-        let table = cx.session.table_provider(table).await.map_err(from_datafusion)?;
-        described(&table.schema()).await
+            let table = match plain_name(&self.0) {
+                Ok(name) if !cx.catalog().exists(&name) => {
+                    return Err(cx.catalog().missing("stream, view or table", &name));
+                }
+                Ok(name) => TableReference::bare(name),
+                // A system table.
+                Err(_) => TableReference::parse_str(&self.0.to_string()),
+            };
+            let table = cx.session.table_provider(table).await.map_err(from_datafusion)?;
+            described(&table.schema()).await
+        })
     }
 }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Documentation, TypeSignature};
 use windrow_core::Result;
 
 use super::function_descriptions::{DESCRIBED_HERE, WINDOWS};
 use super::show::rows;
-use super::{Statement, columns_of};
+use super::{Answer, Statement, columns_of};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::Catalog;
@@ -30,7 +29,6 @@ struct Function {
     description: String,
 }
 
-#[async_trait]
 impl Statement for ShowFunctions {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SHOW", None)
@@ -40,27 +38,29 @@ impl Statement for ShowFunctions {
         Ok(())
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(columns_of(&self.execute(cx).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let mut all = functions(&cx.state());
-        if let Some(pattern) = &self.0 {
-            let names = StringArray::from_iter_values(all.keys().map(|(name, _)| name));
-            let pattern = StringArray::new_scalar(pattern.to_lowercase());
-            let like = arrow::compute::like(&names, &pattern)?;
-            let mut keeps = like.values().iter();
-            all.retain(|_, _| keeps.next().unwrap_or(false));
-        }
-        let text = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
-        rows(vec![
-            ("name", text(all.keys().map(|(name, _)| name.as_str()).collect())),
-            ("kind", text(all.keys().map(|(_, kind)| *kind).collect())),
-            ("syntax", text(all.values().map(|f| f.syntax.as_str()).collect())),
-            ("description", text(all.values().map(|f| f.description.as_str()).collect())),
-        ])
-        .await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let mut all = functions(&cx.state());
+            if let Some(pattern) = &self.0 {
+                let names = StringArray::from_iter_values(all.keys().map(|(name, _)| name));
+                let pattern = StringArray::new_scalar(pattern.to_lowercase());
+                let like = arrow::compute::like(&names, &pattern)?;
+                let mut keeps = like.values().iter();
+                all.retain(|_, _| keeps.next().unwrap_or(false));
+            }
+            let text = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
+            rows(vec![
+                ("name", text(all.keys().map(|(name, _)| name.as_str()).collect())),
+                ("kind", text(all.keys().map(|(_, kind)| *kind).collect())),
+                ("syntax", text(all.values().map(|f| f.syntax.as_str()).collect())),
+                ("description", text(all.values().map(|f| f.description.as_str()).collect())),
+            ])
+            .await
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -12,10 +11,10 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{Parameters, bounded, distinct_columns, parameters};
 use windrow_stream::lengths::no_lengths;
 
-use super::Statement;
 use super::copy::{rows_written, write_tag};
 use super::csv_header::check_header;
 use super::reference_tables::{Change, buffered_by_table, filled, is_into_memory};
+use super::{Answer, Statement};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::access::plans::check_plan;
@@ -30,7 +29,6 @@ pub(crate) struct Standard {
     pub(super) text: String,
 }
 
-#[async_trait]
 impl Statement for Standard {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("other", Some(Weight::Query))
@@ -41,77 +39,87 @@ impl Statement for Standard {
         Ok(())
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        match cx.planner().statement(self.statement.clone()).await? {
-            LogicalPlan::Statement(_) => Ok(Parameters::new()),
-            plan => parameters(&plan),
-        }
-    }
-
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        let plan = cx.planner().statement(self.statement.clone()).await?;
-        check_plan(&cx.access, &plan)?;
-        match cx.planner().bind(plan)? {
-            LogicalPlan::Ddl(_)
-            | LogicalPlan::Dml(_)
-            | LogicalPlan::Copy(_)
-            | LogicalPlan::Statement(_) => Ok(None),
-            plan => Ok(Some(cx.planner().physical(cx.state(), plan).await?.schema())),
-        }
-    }
-
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        no_lengths(&self.statement)?;
-        let plan = bounded(cx.planner().statement(self.statement.clone()).await?)?;
-        match plan {
-            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => define_table(cx, table),
-            // Only the columns of the files are read.
-            LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => {
-                cx.session.execute_logical_plan(plan).await.map(drop).map_err(from_datafusion)
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move {
+            match cx.planner().statement(self.statement.clone()).await? {
+                LogicalPlan::Statement(_) => Ok(Parameters::new()),
+                plan => parameters(&plan),
             }
-            plan => cx.state().optimize(&plan).map(drop).map_err(from_datafusion),
-        }
+        })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        // Older versions have accepted and ignored lengths.
-        if cx.restoring.is_none() {
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            let plan = cx.planner().statement(self.statement.clone()).await?;
+            check_plan(&cx.access, &plan)?;
+            match cx.planner().bind(plan)? {
+                LogicalPlan::Ddl(_)
+                | LogicalPlan::Dml(_)
+                | LogicalPlan::Copy(_)
+                | LogicalPlan::Statement(_) => Ok(None),
+                plan => Ok(Some(cx.planner().physical(cx.state(), plan).await?.schema())),
+            }
+        })
+    }
+
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move {
             no_lengths(&self.statement)?;
-        }
-        let plan = cx.planner().statement(self.statement.clone()).await?;
-        let plan = cx.planner().bind(plan)?;
-        check_plan(&cx.access, &plan)?;
-        let plan = cx.resolve_files(plan)?;
-        check_header(&cx.state(), &plan).await?;
-        match &plan {
-            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
-                distinct_columns(&table.input)?;
-                cx.skipped.add_reads(&plan, cx.catalog())?;
+            let plan = bounded(cx.planner().statement(self.statement.clone()).await?)?;
+            match plan {
+                LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => define_table(cx, table),
+                // Only the columns of the files are read.
+                LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => {
+                    cx.session.execute_logical_plan(plan).await.map(drop).map_err(from_datafusion)
+                }
+                plan => cx.state().optimize(&plan).map(drop).map_err(from_datafusion),
             }
-            LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
-            _ => {}
-        }
-        let change = Change::of(&plan);
-        let plan = match plan {
-            LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => {
-                return write(cx, plan, change, &self.text).await;
+        })
+    }
+
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            // Older versions have accepted and ignored lengths.
+            if cx.restoring.is_none() {
+                no_lengths(&self.statement)?;
             }
-            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => filled(cx, table).await?,
-            plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => bounded(plan)?,
-            plan => return cx.executor().bounded(plan).await,
-        };
-        let frame = cx.session.execute_logical_plan(plan).await.map_err(from_datafusion)?;
-        let (state, plan) = frame.into_parts();
-        let plan = cx.planner().physical(state, plan).await?;
-        if !plan.schema().fields().is_empty() {
-            return Ok(Outcome::Rows(cx.executor().stream(plan)));
-        }
-        // It is done; running the plan shows errors that came late.
-        cx.executor().collect(plan).await?;
-        if let Some(change) = change {
-            change.store(cx, &self.text).await?;
-        }
-        Ok(Outcome::Done((tag(&self.statement) + &cx.skipped.total().aside()).into()))
+            let plan = cx.planner().statement(self.statement.clone()).await?;
+            let plan = cx.planner().bind(plan)?;
+            check_plan(&cx.access, &plan)?;
+            let plan = cx.resolve_files(plan)?;
+            check_header(&cx.state(), &plan).await?;
+            match &plan {
+                LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                    distinct_columns(&table.input)?;
+                    cx.skipped.add_reads(&plan, cx.catalog())?;
+                }
+                LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
+                _ => {}
+            }
+            let change = Change::of(&plan);
+            let plan = match plan {
+                LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => {
+                    return write(cx, plan, change, &self.text).await;
+                }
+                LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                    filled(cx, table).await?
+                }
+                plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => bounded(plan)?,
+                plan => return cx.executor().bounded(plan).await,
+            };
+            let frame = cx.session.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+            let (state, plan) = frame.into_parts();
+            let plan = cx.planner().physical(state, plan).await?;
+            if !plan.schema().fields().is_empty() {
+                return Ok(Outcome::Rows(cx.executor().stream(plan)));
+            }
+            // It is done; running the plan shows errors that came late.
+            cx.executor().collect(plan).await?;
+            if let Some(change) = change {
+                change.store(cx, &self.text).await?;
+            }
+            Ok(Outcome::Done((tag(&self.statement) + &cx.skipped.total().aside()).into()))
+        })
     }
 }
 

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use sqlparser::ast::ObjectName;
 use windrow_core::{Error, Result, ScanRequest, Source};
 use windrow_query::promise::Promise;
 use windrow_query::queue::RowSender;
 use windrow_stream::log_reader::{LogSource, dropped};
 
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::Catalog;
@@ -29,7 +28,6 @@ pub(crate) struct Subscribe {
     pub(super) after: Option<u64>,
 }
 
-#[async_trait]
 impl Statement for Subscribe {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SUBSCRIBE", Some(Weight::Stream))
@@ -39,58 +37,63 @@ impl Statement for Subscribe {
         need(access, Role::Read, &self.view)
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
-        Ok(Some(Arc::clone(view.log.schema())))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
+            Ok(Some(Arc::clone(view.log.schema())))
+        })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        cx.catalog().materialized(&plain_name(&self.view)?).map(drop)
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { cx.catalog().materialized(&plain_name(&self.view)?).map(drop) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
-        let view = catalog.materialized(&name)?;
-        let mut state = view.log.state();
-        let from = self.after.unwrap_or(state.rows);
-        if from > state.rows && catalog.waits_for_pushes(&name) {
-            // Rows that were not archived when the process ended are recomputed.
-            wait_consumed(catalog, &view).await?;
-        }
-        state = view.log.state();
-        if from > state.rows && (state.ended || catalog.waits_for_pushes(&name)) {
-            return Err(no_such_row(&name, from, state.rows));
-        }
-        if from < state.first {
-            return Err(dropped(from, state.first));
-        }
-        let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
-        let request = ScanRequest {
-            projection: (0..view.log.schema().fields().len()).collect(),
-            predicates: vec![],
-            event_time: None,
-            from: None,
-            place: None,
-            past: 0,
-            until_now: false,
-            batch_rows_max: cx.limits().batch_rows_max.min(BATCH_ROWS_MAX),
-        };
-        // A slow reader holds the batch that it reads and the next one, and not a queue of them.
-        let (sender, receiver) = cx.executor().queue(1);
-        let time = view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
-        let following = Following::new(from, time);
-        let follow = follow(source, request, following.promise(), sender.clone());
-        let query = Arc::clone(&view.query);
-        let task = cx.instance.parts.cpu.spawn(async move {
-            if let Err(error) = follow.await {
-                tracing::warn!(query = query.name, %error, "subscription ended");
-                // A reader that is gone needs no error.
-                drop(sender.send(Err(error)).await);
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
+            let view = catalog.materialized(&name)?;
+            let mut state = view.log.state();
+            let from = self.after.unwrap_or(state.rows);
+            if from > state.rows && catalog.waits_for_pushes(&name) {
+                // Rows that were not archived when the process ended are recomputed.
+                wait_consumed(catalog, &view).await?;
             }
-        });
-        let schema = Arc::clone(view.log.schema());
-        let stop = Stop::Task(task);
-        Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+            state = view.log.state();
+            if from > state.rows && (state.ended || catalog.waits_for_pushes(&name)) {
+                return Err(no_such_row(&name, from, state.rows));
+            }
+            if from < state.first {
+                return Err(dropped(from, state.first));
+            }
+            let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
+            let request = ScanRequest {
+                projection: (0..view.log.schema().fields().len()).collect(),
+                predicates: vec![],
+                event_time: None,
+                from: None,
+                place: None,
+                past: 0,
+                until_now: false,
+                batch_rows_max: cx.limits().batch_rows_max.min(BATCH_ROWS_MAX),
+            };
+            // A slow reader holds the batch that it reads and the next one, and not a queue of them.
+            let (sender, receiver) = cx.executor().queue(1);
+            let time =
+                view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
+            let following = Following::new(from, time);
+            let follow = follow(source, request, following.promise(), sender.clone());
+            let query = Arc::clone(&view.query);
+            let task = cx.instance.parts.cpu.spawn(async move {
+                if let Err(error) = follow.await {
+                    tracing::warn!(query = query.name, %error, "subscription ended");
+                    // A reader that is gone needs no error.
+                    drop(sender.send(Err(error)).await);
+                }
+            });
+            let schema = Arc::clone(view.log.schema());
+            let stop = Stop::Task(task);
+            Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
-use async_trait::async_trait;
 use datafusion::common::Column;
 use datafusion::functions_aggregate::expr_fn::{
     approx_distinct, approx_percentile_cont, avg, count, max, min, stddev,
@@ -19,7 +18,7 @@ use windrow_sql::parse::ContinuousQuery;
 use windrow_sql::plan::{Parameters, distinct_columns, parameters};
 
 use super::select::check_query;
-use super::{Statement, authorize_late_rows};
+use super::{Answer, Statement, authorize_late_rows};
 use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::Catalog;
@@ -75,7 +74,6 @@ fn result_columns() -> SchemaRef {
     ]))
 }
 
-#[async_trait]
 impl Statement for Summarize {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("SUMMARIZE", Some(Weight::Query))
@@ -85,31 +83,33 @@ impl Statement for Summarize {
         authorize_late_rows(access, catalog, &self.query)
     }
 
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        parameters(&cx.planner().unbound(&self.query.query).await?)
+    fn parameters<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Parameters> {
+        Box::pin(async move { parameters(&cx.planner().unbound(&self.query.query).await?) })
     }
 
-    async fn columns(&self, _: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(Some(result_columns()))
+    fn columns<'a>(&'a self, _: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(Some(result_columns())) })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        check_query(cx, &self.query).await
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { check_query(cx, &self.query).await })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let plan = cx.planner().query(&self.query.query, &[]).await?;
-        distinct_columns(&plan)?;
-        let schema = Arc::new(plan.schema().as_arrow().clone());
-        cx.skipped.add_reads(&plan, cx.catalog())?;
-        let plan = cx.planner().physical(cx.state(), statistics(plan)?).await?;
-        let rows = cx.executor().collect(plan).await?;
-        let row = rows.iter().find(|batch| batch.num_rows() > 0);
-        let row =
-            row.ok_or_else(|| Error::internal("an aggregate without groups returned no row"))?;
-        let batch = transposed(&schema, row)?;
-        let rows = existing_rows(result_columns(), vec![batch]).await;
-        Ok(Outcome::Rows(rows.skipping(&cx.skipped)))
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let plan = cx.planner().query(&self.query.query, &[]).await?;
+            distinct_columns(&plan)?;
+            let schema = Arc::new(plan.schema().as_arrow().clone());
+            cx.skipped.add_reads(&plan, cx.catalog())?;
+            let plan = cx.planner().physical(cx.state(), statistics(plan)?).await?;
+            let rows = cx.executor().collect(plan).await?;
+            let row = rows.iter().find(|batch| batch.num_rows() > 0);
+            let row =
+                row.ok_or_else(|| Error::internal("an aggregate without groups returned no row"))?;
+            let batch = transposed(&schema, row)?;
+            let rows = existing_rows(result_columns(), vec![batch]).await;
+            Ok(Outcome::Rows(rows.skipping(&cx.skipped)))
+        })
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlparser::ast::{Expr, ObjectName};
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::timestamp::constant_micros;
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::sinks::SinkObject;
@@ -26,7 +25,6 @@ pub(crate) struct WaitFor {
     pub(super) timeout: Option<Duration>,
 }
 
-#[async_trait]
 impl Statement for WaitFor {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("WAIT FOR", Some(Weight::Stream))
@@ -36,56 +34,60 @@ impl Statement for WaitFor {
         need(access, Role::Read, &self.view)
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
-        match catalog.get(&name) {
-            Some(Object::Sink(_)) => Ok(()),
-            _ => catalog.materialized(&name).map(drop),
-        }
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
+            match catalog.get(&name) {
+                Some(Object::Sink(_)) => Ok(()),
+                _ => catalog.materialized(&name).map(drop),
+            }
+        })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let name = plain_name(&self.view)?;
-        let sink = match cx.catalog().get(&name) {
-            Some(Object::Sink(sink)) => Some(sink),
-            _ => None,
-        };
-        let view = sink.as_ref().map_or(&name, |sink| &sink.view);
-        let view = cx.catalog().materialized(view)?;
-        // Even where it had come far enough: its rows are not valid any more.
-        view.check()?;
-        let wait = async {
-            match self.until.clone() {
-                Some(until) => {
-                    let micros = constant_micros(&cx.state(), until, "WAIT FOR … UNTIL")?;
-                    wait_until(&view, micros).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let name = plain_name(&self.view)?;
+            let sink = match cx.catalog().get(&name) {
+                Some(Object::Sink(sink)) => Some(sink),
+                _ => None,
+            };
+            let view = sink.as_ref().map_or(&name, |sink| &sink.view);
+            let view = cx.catalog().materialized(view)?;
+            // Even where it had come far enough: its rows are not valid any more.
+            view.check()?;
+            let wait = async {
+                match self.until.clone() {
+                    Some(until) => {
+                        let micros = constant_micros(&cx.state(), until, "WAIT FOR … UNTIL")?;
+                        wait_until(&view, micros).await
+                    }
+                    None if view.bounded => view.ended().await,
+                    None => wait_consumed(cx.catalog(), &view).await,
+                }?;
+                let Some(sink) = &sink else { return Ok(()) };
+                let to = sink.rows.finish().await?;
+                let gives_up = self.timeout.is_none();
+                sink.committed(to, |since| gives_up && cx.instance.fails_for_long(since)).await
+            };
+            let wait = async {
+                tokio::select! {
+                    done = wait => done,
+                    error = cx.instance.failing_archive() => Err(error),
                 }
-                None if view.bounded => view.ended().await,
-                None => wait_consumed(cx.catalog(), &view).await,
-            }?;
-            let Some(sink) = &sink else { return Ok(()) };
-            let to = sink.rows.finish().await?;
-            let gives_up = self.timeout.is_none();
-            sink.committed(to, |since| gives_up && cx.instance.fails_for_long(since)).await
-        };
-        let wait = async {
-            tokio::select! {
-                done = wait => done,
-                error = cx.instance.failing_archive() => Err(error),
+            };
+            match self.timeout {
+                None => wait.await?,
+                Some(timeout) => tokio::select! {
+                    done = wait => done?,
+                    () = cx.instance.parts.clock.sleep(timeout) => {
+                        return Err(timed_out(&name, sink.as_deref(), timeout));
+                    }
+                },
             }
-        };
-        match self.timeout {
-            None => wait.await?,
-            Some(timeout) => tokio::select! {
-                done = wait => done?,
-                () = cx.instance.parts.clock.sleep(timeout) => {
-                    return Err(timed_out(&name, sink.as_deref(), timeout));
-                }
-            },
-        }
-        let rows = view.query.ledger.total();
-        let unused = UnusedRows { late: rows.late, bad: rows.bad };
-        Ok(Outcome::Done(format!("WAIT{}", unused.aside()).into()))
+            let rows = view.query.ledger.total();
+            let unused = UnusedRows { late: rows.late, bad: rows.bad };
+            Ok(Outcome::Done(format!("WAIT{}", unused.aside()).into()))
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use sqlparser::ast::ObjectName;
 use windrow_core::Result;
 use windrow_query::idle::QueryOutlook;
@@ -18,7 +17,7 @@ use windrow_stream::WhenIdle;
 
 use super::show::lines;
 use super::timestamp::display_time;
-use super::{Statement, columns_of, need};
+use super::{Answer, Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::{Catalog, Object};
@@ -44,7 +43,6 @@ pub(crate) struct ExplainWhyNot {
     pub(super) view: ObjectName,
 }
 
-#[async_trait]
 impl Statement for ExplainWhyNot {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("EXPLAIN", None)
@@ -54,19 +52,21 @@ impl Statement for ExplainWhyNot {
         need(access, Role::Read, &self.view)
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        Ok(columns_of(&self.execute(cx).await?))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move { Ok(columns_of(&self.execute(cx).await?)) })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        cx.catalog().materialized(&plain_name(&self.view)?).map(drop)
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { cx.catalog().materialized(&plain_name(&self.view)?).map(drop) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
-        let mut explanation = Explanation { cx, lines: vec![], seen: BTreeSet::new() };
-        explanation.view(&view.name, &view.query);
-        lines("why_not", &explanation.lines.join("\n")).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
+            let mut explanation = Explanation { cx, lines: vec![], seen: BTreeSet::new() };
+            explanation.view(&view.name, &view.query);
+            lines("why_not", &explanation.lines.join("\n")).await
+        })
     }
 }
 

@@ -14,12 +14,12 @@ use arrow::array::{
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use futures::future::BoxFuture;
 use windrow_connectors::is_secret;
 use windrow_core::{Result, Watermark};
 use windrow_query::idle::QueryOutlook;
@@ -93,22 +93,11 @@ impl std::fmt::Debug for SystemTable {
     }
 }
 
-#[async_trait]
-impl TableProvider for SystemTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.columns)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    async fn scan(
+impl SystemTable {
+    fn plan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let rows = match (self.parts.upgrade(), self.catalog.upgrade()) {
             (Some(parts), Some(catalog)) => (self.make)(&parts, &catalog).map_err(outside)?,
@@ -121,6 +110,42 @@ impl TableProvider for SystemTable {
         let plan =
             MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
         Ok(plan)
+    }
+}
+
+/// What [`TableProvider::scan`] returns.
+pub(super) type Planned<'a> = BoxFuture<'a, EngineResult<Arc<dyn ExecutionPlan>>>;
+
+/// Returns the plan of a scan. An `async fn` in its place would capture the filters: proving, for each such function, that
+/// all kinds of expressions can be sent between threads takes the compiler many seconds.
+fn planned(plan: EngineResult<Arc<dyn ExecutionPlan>>) -> Planned<'static> {
+    Box::pin(std::future::ready(plan))
+}
+
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        _: &'d [Expr],
+        _: Option<usize>,
+    ) -> Planned<'f>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        planned(self.plan(session, projection))
     }
 }
 

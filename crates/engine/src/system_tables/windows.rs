@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 use arrow::array::{BooleanArray, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as EngineResult;
@@ -22,7 +21,7 @@ use windrow_query::shared::Shared;
 use windrow_query::survey::{OpenState, OperatorSurvey};
 use windrow_stream::stream::table::outside;
 
-use super::{count, maybe_text, table, text, times};
+use super::{Planned, count, maybe_text, planned, table, text, times};
 use crate::access::{Access, Role};
 use crate::instance::Parts;
 
@@ -49,7 +48,31 @@ impl std::fmt::Debug for Windows {
     }
 }
 
-#[async_trait]
+impl Windows {
+    fn plan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let question = Question {
+            columns: self.schema(),
+            parts: Weak::clone(&self.parts),
+            access: session.config().get_extension::<Access>(),
+            names: filters.iter().filter_map(named).map(str::to_owned).collect(),
+        };
+        let schema = self.schema();
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema,
+            vec![Arc::new(question)],
+            projection,
+            vec![],
+            false,
+            None,
+        )?))
+    }
+}
+
 impl TableProvider for Windows {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.columns)
@@ -70,28 +93,21 @@ impl TableProvider for Windows {
         Ok(filters.iter().map(how).collect())
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         _: Option<usize>,
-    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let question = Question {
-            columns: self.schema(),
-            parts: Weak::clone(&self.parts),
-            access: session.config().get_extension::<Access>(),
-            names: filters.iter().filter_map(named).map(str::to_owned).collect(),
-        };
-        let schema = self.schema();
-        Ok(Arc::new(StreamingTableExec::try_new(
-            schema,
-            vec![Arc::new(question)],
-            projection,
-            vec![],
-            false,
-            None,
-        )?))
+    ) -> Planned<'f>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        planned(self.plan(session, projection, filters))
     }
 }
 

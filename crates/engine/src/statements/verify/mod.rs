@@ -23,7 +23,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::parse::Verify;
@@ -34,7 +33,7 @@ use self::range::Range;
 use self::recomputation::recomputation;
 use self::refused::check_comparable;
 use self::seen::{Notes, look};
-use super::{Statement, need};
+use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::Catalog;
@@ -46,7 +45,6 @@ use crate::names::plain_name;
 #[derive(Debug)]
 pub(crate) struct VerifyView(pub(super) Verify);
 
-#[async_trait]
 impl Statement for VerifyView {
     fn admission(&self) -> (&'static str, Option<Weight>) {
         ("VERIFY", Some(Weight::Query))
@@ -56,42 +54,46 @@ impl Statement for VerifyView {
         need(access, Role::Read, &self.0.view)
     }
 
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        cx.catalog().materialized(&plain_name(&self.0.view)?)?;
-        Ok(Some(columns()))
+    fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
+        Box::pin(async move {
+            cx.catalog().materialized(&plain_name(&self.0.view)?)?;
+            Ok(Some(columns()))
+        })
     }
 
-    async fn check(&self, cx: &StatementContext) -> Result<()> {
-        cx.catalog().materialized(&plain_name(&self.0.view)?).map(drop)
+    fn check<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, ()> {
+        Box::pin(async move { cx.catalog().materialized(&plain_name(&self.0.view)?).map(drop) })
     }
 
-    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
-        let (name, catalog) = (plain_name(&self.0.view)?, cx.catalog());
-        let view = catalog.materialized(&name)?;
-        view.check()?;
-        check_comparable(cx, &view).await?;
-        let seen = look(catalog, &view).await?;
-        let mut range = Range::of(&cx.state(), (&view, seen.watermark), &self.0)?;
-        let mut notes = Notes::default();
-        let plan = recomputation(cx, &view, &seen, &mut notes)?;
-        let schema = view.log.schema();
-        let mut stored = range.of_batches(&seen.rows.batches().await?)?;
-        let Outcome::Rows(mut result) = cx.executor().bounded(plan).await? else {
-            return Err(Error::internal("a query returned no rows"));
-        };
-        let mut recomputed = vec![];
-        while let Some(batch) = result.try_next().await? {
-            recomputed.extend(range.of_batches(&[with_schema(&batch, schema)?])?);
-        }
-        // Last: rows that retention has dropped until now are reported.
-        if let Some(dropped) = dropped_rows(catalog, &view)? {
-            notes.gone = Some(dropped.note());
-            range = dropped.exclude_from(range, &view)?;
-            stored = range.of_batches(&stored)?;
-            recomputed = range.of_batches(&recomputed)?;
-        }
-        let compared = compare(schema, &stored, &recomputed, range)?;
-        answer(&view, range, &seen, &notes, compared).await
+    fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let (name, catalog) = (plain_name(&self.0.view)?, cx.catalog());
+            let view = catalog.materialized(&name)?;
+            view.check()?;
+            check_comparable(cx, &view).await?;
+            let seen = look(catalog, &view).await?;
+            let mut range = Range::of(&cx.state(), (&view, seen.watermark), &self.0)?;
+            let mut notes = Notes::default();
+            let plan = recomputation(cx, &view, &seen, &mut notes)?;
+            let schema = view.log.schema();
+            let mut stored = range.of_batches(&seen.rows.batches().await?)?;
+            let Outcome::Rows(mut result) = cx.executor().bounded(plan).await? else {
+                return Err(Error::internal("a query returned no rows"));
+            };
+            let mut recomputed = vec![];
+            while let Some(batch) = result.try_next().await? {
+                recomputed.extend(range.of_batches(&[with_schema(&batch, schema)?])?);
+            }
+            // Last: rows that retention has dropped until now are reported.
+            if let Some(dropped) = dropped_rows(catalog, &view)? {
+                notes.gone = Some(dropped.note());
+                range = dropped.exclude_from(range, &view)?;
+                stored = range.of_batches(&stored)?;
+                recomputed = range.of_batches(&recomputed)?;
+            }
+            let compared = compare(schema, &stored, &recomputed, range)?;
+            answer(&view, range, &seen, &notes, compared).await
+        })
     }
 }
 
