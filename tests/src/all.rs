@@ -9,6 +9,7 @@ mod alerts;
 mod avro;
 mod bad_input;
 mod binary;
+mod changes;
 mod crash;
 mod disk;
 mod durable;
@@ -62,6 +63,7 @@ fn main() {
     trials.extend(bad_input::trials());
     trials.extend(files::trials());
     trials.extend(live::trials());
+    trials.extend(changes::trials());
     trials.extend(idle::trials());
     trials.extend(panics::trials());
     trials.extend(failing::trials());

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use libtest_mimic::{Failed, Trial};
 use sqllogictest::{AsyncDB, ColumnType, DBOutput, Runner};
-use windrow_core::Limits;
+use windrow_core::{Change, Limits, change};
 
 use crate::talk::{Answer, Refusal, Talk, letter};
 use crate::watch::trial;
 
 /// The last line of a query that is run without EMIT and with `EMIT FINAL`.
 const BOTH_FORMS: &str = "-- both forms";
+
+/// The last line of a query that is run without EMIT and with `EMIT CHANGES`.
+const CHANGES: &str = "-- changes";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let small = Limits { batch_rows_max: 3, threads: 1, ..Limits::default() };
@@ -66,9 +69,11 @@ impl AsyncDB for Slt {
     type ColumnType = Letter;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<Letter>, Refusal> {
-        let answer = match sql.trim_end().strip_suffix(BOTH_FORMS) {
-            Some(query) => both_forms(&self.0, query).await?,
-            None => self.0.answer(sql).await?,
+        let sql = sql.trim_end();
+        let answer = match (sql.strip_suffix(BOTH_FORMS), sql.strip_suffix(CHANGES)) {
+            (Some(query), _) => both_forms(&self.0, query).await?,
+            (None, Some(query)) => changes(&self.0, query).await?,
+            (None, None) => self.0.answer(sql).await?,
         };
         Ok(match answer {
             Answer::Done(message) => DBOutput::StatementComplete(count(&message)),
@@ -109,6 +114,59 @@ async fn both_forms(talk: &Talk, query: &str) -> Result<Answer, Refusal> {
         truth.join("\n"),
         continuous.join("\n")
     )))
+}
+
+/// Runs a query bounded, and continuous with its changes; these must fold to the same rows, in any order.
+async fn changes(talk: &Talk, query: &str) -> Result<Answer, Refusal> {
+    let bounded = talk.answer(query).await.map_err(|e| Refusal(format!("without EMIT: {e}")))?;
+    let Answer::Rows { schema, rows: bounded } = bounded else {
+        return Err(Refusal("the bounded form gave no rows".to_owned()));
+    };
+    let emit = format!("{query} EMIT CHANGES");
+    let answer = talk.answer(&emit).await.map_err(|e| Refusal(format!("with EMIT: {e}")))?;
+    let Answer::Rows { schema: changing, rows } = answer else {
+        return Err(Refusal("the continuous form gave no rows".to_owned()));
+    };
+    let shown = changing.fields().first().is_some_and(|first| first.name() == change::COLUMN);
+    let folded = if shown { fold(rows)? } else { rows };
+    let sorted = |rows: &[Vec<String>]| {
+        let mut rows: Vec<String> = rows.iter().map(|r| r.join(" ")).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let (truth, now) = (sorted(&bounded), sorted(&folded));
+    if truth == now {
+        return Ok(Answer::Rows { schema, rows: folded });
+    }
+    Err(Refusal(format!(
+        "the changes give another answer\nwithout EMIT:\n{}\nchanges, folded:\n{}",
+        truth.join("\n"),
+        now.join("\n")
+    )))
+}
+
+/// Folds changes, whose kind is in the first column, into an answer.
+fn fold(changes: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Refusal> {
+    let (mut answer, mut before): (Vec<Vec<String>>, _) = (vec![], false);
+    for mut row in changes {
+        let kind = row.remove(0);
+        let kind = Change::of_name(&kind).ok_or_else(|| Refusal(format!("{kind} is no change")))?;
+        if before != (kind == Change::UpdateAfter) {
+            return Err(Refusal(format!("half an update beside {kind} of {}", row.join(" "))));
+        }
+        before = kind == Change::UpdateBefore;
+        if kind.adds() {
+            answer.push(row);
+            continue;
+        }
+        match answer.iter().position(|known| *known == row) {
+            Some(at) => drop(answer.swap_remove(at)),
+            None => {
+                return Err(Refusal(format!("{kind} of {}, which is not there", row.join(" "))));
+            }
+        }
+    }
+    if before { Err(Refusal("half an update at the end".to_owned())) } else { Ok(answer) }
 }
 
 /// The rows that a statement like "INSERT 0 3" speaks of.

@@ -116,9 +116,21 @@ pub(crate) fn describe_mode(
     mode: &Mode,
     part: &str,
 ) -> fmt::Result {
-    let Mode::Aggregate { keys, grouping_sets, aggregates } = mode else {
+    let Mode::Aggregate { keys, .. } = mode else {
         return write!(f, ", keeps rows of {part}");
     };
+    describe_aggregate(f, input, mode)?;
+    let key = if keys.is_empty() { "" } else { " key and" };
+    write!(f, ", keeps a value per{key} {part}")
+}
+
+/// Writes keys and aggregates.
+pub(crate) fn describe_aggregate(
+    f: &mut fmt::Formatter<'_>,
+    input: &SchemaRef,
+    mode: &Mode,
+) -> fmt::Result {
+    let Mode::Aggregate { keys, grouping_sets, aggregates } = mode else { return Ok(()) };
     write!(f, ", keys [{}]", names(input, keys))?;
     if let Some(sets) = grouping_sets {
         write!(f, " in {} grouping sets", sets.masks().len())?;
@@ -133,8 +145,7 @@ pub(crate) fn describe_mode(
             write!(f, " filter {}", name(input, filter))?;
         }
     }
-    let key = if keys.is_empty() { "" } else { " key and" };
-    write!(f, "], keeps a value per{key} {part}")
+    write!(f, "]")
 }
 
 /// The names of columns, separated by commas.

@@ -15,6 +15,7 @@ pub mod aggregates;
 mod batches;
 mod bounds;
 mod calendar;
+mod changing;
 mod describe;
 mod divided;
 mod extents;
@@ -39,6 +40,7 @@ mod table;
 mod windows;
 
 pub use batches::compact;
+pub use changing::{Answer, CHANGE_CODE, ChangingSpec, normalised};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
 pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};

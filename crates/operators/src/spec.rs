@@ -240,6 +240,30 @@ impl Columns {
         })
     }
 
+    /// Groups over all rows, without windows and times. `count(*)` reads column 0, which is never NULL.
+    pub(crate) fn of_all_rows(
+        input_schema: SchemaRef,
+        keys: Vec<usize>,
+        grouping_sets: Option<GroupingSets>,
+        aggregates: Vec<AggregateCall>,
+    ) -> Result<Self> {
+        check_aggregates(&input_schema, &aggregates)?;
+        let mut fields = key_fields(&input_schema, &keys, grouping_sets.as_ref())?;
+        let key_schema = Arc::new(Schema::new(fields.clone()));
+        fields.extend(aggregates.iter().map(|call| call.function.field()));
+        Ok(Self {
+            time: 0,
+            layout: Layout::new(&keys, &aggregates),
+            key_schema,
+            calls: aggregates.clone(),
+            session: false,
+            input_schema,
+            mode: Mode::Aggregate { keys, grouping_sets, aggregates },
+            output_schema: Arc::new(Schema::new(fields)),
+            time_type: (TimeUnit::Microsecond, None),
+        })
+    }
+
     /// Converts to sessions of `keys`: groups also hold their first and last time, and their rows if slices hold rows.
     fn of_sessions(mut self, keys: &[usize]) -> Result<Self> {
         if matches!(self.mode, Mode::Rows) {
@@ -262,6 +286,11 @@ impl Columns {
     /// Unit and zone of the bounds.
     pub(crate) fn time_type(&self) -> &(TimeUnit, Option<Arc<str>>) {
         &self.time_type
+    }
+
+    /// What is computed from the rows.
+    pub(crate) fn mode(&self) -> &Mode {
+        &self.mode
     }
 
     /// The columns of a prepared batch.

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, StructArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt8Array, UInt16Array, UInt32Array,
+    UInt64Array, new_null_array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -167,7 +167,19 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Merges one state row into each of `groups`.
+    /// Makes one group without rows; `columns` have one row, which a filter removes: accumulators take a batch without a
+    /// filter for one in which each group has a row.
+    fn update_nothing(&mut self, spec: &Columns, columns: &[ArrayRef]) -> Result<()> {
+        let filter = BooleanArray::from(vec![false]);
+        for (accumulator, arguments) in self.calls.iter_mut().zip(&spec.layout().arguments) {
+            let values: Vec<ArrayRef> =
+                arguments.iter().filter_map(|c| columns.get(*c).cloned()).collect();
+            accumulator.update_batch(&values, &[0], Some(&filter), 1).map_err(failure::engine)?;
+        }
+        Ok(())
+    }
+
+    /// Merges one state row into each of `groups`. Each of `total` groups is among them, or has been before.
     pub(crate) fn merge(
         &mut self,
         states: &[Vec<ArrayRef>],
@@ -272,6 +284,20 @@ impl GroupTable {
             interner: Interner::new(spec, expected)?,
             accumulators: Accumulators::new(spec)?,
         })
+    }
+
+    /// Returns the group of an aggregate without keys over no rows.
+    pub(crate) fn of_no_rows(spec: &Columns) -> Result<Self> {
+        let mut table = Self::new(spec, 1)?;
+        let mut columns = Vec::with_capacity(spec.layout().columns.len());
+        for column in &spec.layout().columns {
+            let field = spec.input_schema().fields().get(*column);
+            let field = field.ok_or_else(|| Error::internal("an argument that does not exist"))?;
+            columns.push(new_null_array(field.data_type(), 1));
+        }
+        table.accumulators.update_nothing(spec, &columns)?;
+        table.interner = Interner::Nothing { any: true };
+        Ok(table)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -40,6 +40,9 @@ pub(crate) struct Coordinator {
     pub(crate) promptness: Promptness,
 }
 
+/// The longest time between two emissions of an answer that changes, in µs, while rows keep coming.
+const EMIT_MICROS: i64 = 500_000;
+
 /// When workers are flushed although more rows may come for the same result (*prompt*): whenever no rows are on their
 /// way, but limited to a small part of the time.
 #[derive(Debug, Default)]
@@ -54,12 +57,15 @@ impl Promptness {
         now >= self.due_micros || now < self.last_micros
     }
 
-    fn note(&mut self, asked: bool, began: i64, now: i64) {
-        if asked {
-            self.last_micros = began;
-            let took = now.saturating_sub(began).max(0);
-            self.due_micros = now.saturating_add(took.saturating_mul(PROMPT_PART));
-        }
+    /// Whether an answer that changes is due although rows are on their way.
+    fn is_overdue(&self, now: i64) -> bool {
+        now.saturating_sub(self.last_micros) >= EMIT_MICROS && self.is_due(now)
+    }
+
+    /// Notes that a flush began at `began`, ended at `now` and took `took` of that, in µs.
+    fn note(&mut self, began: i64, now: i64, took: i64) {
+        self.last_micros = began;
+        self.due_micros = now.saturating_add(took.max(0).saturating_mul(PROMPT_PART));
     }
 }
 
@@ -255,21 +261,35 @@ impl Coordinator {
 
     /// Gathers and sends finished rows; returns when results that are held back are due.
     async fn step(&mut self) -> Result<Option<i64>> {
-        let now = self.shared.clock.now_micros();
+        let clock = Arc::clone(&self.shared.clock);
+        let now = clock.now_micros();
         let idle = self.shared.is_idle();
-        let prompt = idle && self.promptness.is_due(now);
+        let at_once = self.root.comes_at_once();
+        let asked = self.shared.take_asked_emission();
+        let prompt = (idle && self.promptness.is_due(now))
+            || (at_once && (asked || self.promptness.is_overdue(now)));
         let mut held_back = false;
         let mut at = 0;
         while let Some(stage) = self.root.stage_mut(at) {
             stage.gather(prompt).await?;
             held_back |= stage.holds_back;
-            if matches!(self.root, Root::Stage(_)) {
-                self.promptness.note(prompt, now, self.shared.clock.now_micros());
-            }
-            while let Some((rows, in_order)) = self.next_rows(at).await? {
+            let mut took = clock.now_micros().saturating_sub(now);
+            loop {
+                let began = clock.now_micros();
+                let Some((rows, in_order)) = self.next_rows(at).await? else { break };
+                if at_once {
+                    // Most of the work of changes is to compute them; a slow reader is none.
+                    took = took.saturating_add(clock.now_micros().saturating_sub(began));
+                }
                 self.send(rows, in_order).await?;
             }
+            if prompt && matches!(self.root, Root::Stage(_)) {
+                self.promptness.note(now, clock.now_micros(), took);
+            }
             at += 1;
+        }
+        if at_once {
+            self.output.commit()?;
         }
         // Rows that are on their way wake the coordinator.
         Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
+use windrow_stream::answer::LiveAnswer;
 use windrow_stream::log::{Completion, LogEnd, Room, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::target::Target;
@@ -32,6 +33,8 @@ pub enum Output {
         room: Option<Room>,
         /// The number of the next rows that are archived already: they are recomputed and not appended.
         archived_rows: Arc<AtomicU64>,
+        /// The current rows of a view whose result changes.
+        answer: Option<Arc<LiveAnswer>>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
     Stream {
@@ -52,7 +55,12 @@ impl Output {
             return Ok(());
         }
         match self {
-            Self::View { log, .. } => log.append(rows).map(|_| ()),
+            Self::View { log, answer, .. } => {
+                if let Some(answer) = answer {
+                    answer.stage(rows.clone());
+                }
+                log.append(rows).map(|_| ())
+            }
             Self::Client { rows: client, promise } => {
                 promise.count(rows.num_rows());
                 client.send(Ok(rows)).await.map_err(|closed| {
@@ -118,6 +126,17 @@ impl Output {
             self.send(rows).await?;
         }
         Ok(())
+    }
+
+    /// Makes the changes since the last call visible together.
+    ///
+    /// # Errors
+    /// Internal when they are those of another answer.
+    pub(crate) fn commit(&self) -> Result<()> {
+        match self {
+            Self::View { log, answer: Some(answer), .. } => answer.commit(log),
+            Self::View { .. } | Self::Client { .. } | Self::Stream { .. } => Ok(()),
+        }
     }
 
     /// Promises that later rows have no event time below `watermark`.

@@ -58,6 +58,11 @@ impl Root {
         }
     }
 
+    /// Whether it is an answer that comes as soon as its rows do, and changes with them.
+    pub(crate) fn comes_at_once(&self) -> bool {
+        matches!(self, Self::Stage(stage) if stage.changes.is_some())
+    }
+
     /// What all operators keep, `entries_max` entries at most.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub struct Shared {
     fails_again: AtomicBool,
     /// Whether it failed before the engine was opened.
     failed_before: AtomicBool,
+    /// See [`ask_emission`](Self::ask_emission).
+    emission_asked: AtomicBool,
     /// The reference tables that it has read, with the digests of their rows.
     pub tables: Mutex<Vec<(TableScan, u64)>>,
 }
@@ -162,6 +164,7 @@ impl Shared {
             fails_again: AtomicBool::new(false),
             failed_before: AtomicBool::new(false),
             taps: Mutex::default(),
+            emission_asked: AtomicBool::new(false),
             tables: Mutex::default(),
         })
     }
@@ -214,6 +217,18 @@ impl Shared {
     /// Admits `batches` further micro-batches, after the coordinator has processed as many.
     pub(crate) fn give_room(&self, batches: usize) {
         self.permits.add_permits(batches);
+    }
+
+    /// Wakes the coordinator; an answer that changes is then returned as far as its rows have been processed, however
+    /// lately it has been.
+    pub fn ask_emission(&self) {
+        self.emission_asked.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether an emission has been asked for since the last call.
+    pub(crate) fn take_asked_emission(&self) -> bool {
+        self.emission_asked.swap(false, Ordering::AcqRel)
     }
 
     /// Records that the coordinator has completed a pass.

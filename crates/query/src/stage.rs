@@ -18,7 +18,9 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
-use windrow_operators::{CoordinatorPart, Finished, Segment, StatefulOperator, WindowRows};
+use windrow_operators::{
+    CoordinatorPart, Finished, Segment, StatefulOperator, WindowRows, normalised,
+};
 use windrow_sql::leaf::LeafId;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
@@ -40,6 +42,8 @@ pub(crate) struct StageRun {
     /// The memory for sorting rows of windows that do not fit in memory, where the output is ordered.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
+    /// Whether its rows come as soon as their rows do, and then, whether they carry a change.
+    pub(crate) changes: Option<bool>,
     /// Whether results that could be finished are held back while rows are on their way.
     pub(crate) holds_back: bool,
     /// Whether the order of its rows does not depend on timing, so that they need not be sorted.
@@ -238,6 +242,15 @@ impl OperatorRun {
         Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
+    /// Whether workers hold rows that the coordinator's part has not seen.
+    fn has_rows(&self) -> bool {
+        self.inputs.iter().any(|input| {
+            let stores = input.stores.lock();
+            let nested = input.nested.iter().map(|nested| nested.store.rows());
+            stores.iter().map(|store| store.lock().rows()).chain(nested).any(|rows| rows > 0)
+        })
+    }
+
     /// Adds the segments that the workers flush at `to` to the coordinator's part.
     fn flush(&mut self, to: Watermark) -> Result<()> {
         let operator = &mut self.operator;
@@ -272,6 +285,8 @@ impl StageRun {
         self.holds_back = false;
         for operator in &mut self.operators {
             self.holds_back |= operator.gather(idle).await?;
+            // These do not wait for the watermark, so it does not say whether some are left.
+            self.holds_back |= self.changes.is_some() && operator.has_rows();
         }
         Ok(())
     }
@@ -300,7 +315,11 @@ impl StageRun {
                 for (leaf, rows) in windows {
                     whole.push((leaf, rows.into_iter().flatten().collect::<Result<_>>()?));
                 }
-                return Ok(Some(self.finish.run(whole).await?));
+                let rows = self.finish.run(whole).await?;
+                return Ok(Some(match self.changes {
+                    Some(shown) => normalised(&rows, shown)?.into_iter().collect(),
+                    None => rows,
+                }));
             }
             let rows = self.finish.stream(windows)?;
             self.open = Some(match &self.sorted {

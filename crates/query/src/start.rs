@@ -12,8 +12,8 @@ use windrow_operators::lateness::Tolerance;
 use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
-    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, RowsFlow, Stage, micro_batch_state,
-    physical,
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, RowChanges, RowsFlow, Stage,
+    micro_batch_state, physical,
 };
 use windrow_storage::checkpoint::{OperatorState, QueryCut, Resume, TapCut, Unused};
 use windrow_stream::Stream;
@@ -422,6 +422,11 @@ impl Builder<'_> {
     }
 
     async fn stage(&mut self, stage: Stage) -> Result<StageRun> {
+        let changes = stage.changes.as_ref().map(|changes| *changes != RowChanges::AppendOnly);
+        let finish = match changes {
+            Some(_) => stage.traced_finish()?,
+            None => stage.finish,
+        };
         let mut operators = Vec::new();
         for node in stage.operators {
             let memory = self.setup.shared.operator_memory();
@@ -434,7 +439,7 @@ impl Builder<'_> {
             self.resume(&mut run, operator.as_ref())?;
             operators.push(run);
         }
-        let finish = self.tables.pin(&self.state, stage.finish).await?;
+        let finish = self.tables.pin(&self.state, finish).await?;
         let state = self.finish_state();
         let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
@@ -442,6 +447,7 @@ impl Builder<'_> {
             operators,
             finish,
             row_wise,
+            changes,
             holds_back: false,
             in_order: false,
             closed: 0,

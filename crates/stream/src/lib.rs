@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod altered;
+pub mod answer;
 pub mod bad;
 pub mod caught;
 pub mod checks;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::Result;
+use windrow_core::{Error, Result};
 use windrow_query::shared::Shared;
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
 use windrow_stream::Stream;
+use windrow_stream::answer::LiveAnswer;
 use windrow_stream::log::StreamLog;
 use windrow_stream::spill::Spiller;
 
@@ -18,6 +19,8 @@ pub(crate) struct Materialized {
     pub(crate) name: String,
     /// Its rows.
     pub(crate) log: Arc<StreamLog>,
+    /// Its current rows, if its result changes: its log has the changes then.
+    pub(crate) answer: Option<Arc<LiveAnswer>>,
     /// The view as a stream, for queries that read it.
     pub(crate) stream: Arc<Stream>,
     /// Its continuous query.
@@ -55,6 +58,21 @@ impl Materialized {
         let Some(checkpoints) = self.checkpoints.clone() else { return };
         if let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await {
             tracing::error!(name = self.name, %error, "checkpoints could not be stopped");
+        }
+    }
+
+    /// Refuses a view whose result changes, where rows are taken that do not: by `what`, such as `a sink`.
+    ///
+    /// # Errors
+    /// When it changes.
+    pub(crate) fn check_append_only(&self, what: &str) -> Result<()> {
+        match &self.answer {
+            None => Ok(()),
+            Some(_) => Err(Error::sql(format!(
+                "{what} takes rows that do not change, and the result of view \"{}\" changes",
+                self.name
+            ))
+            .with_hint(format!("SUBSCRIBE TO {} returns its changes.", self.name))),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::execution::creation::{self, Creation};
 use crate::execution::outcome::Outcome;
 use crate::instance::sink_pump::SinkPump;
 use crate::names::plain_name;
-use crate::views::build::NewView;
+use crate::views::build::{NewView, check_resumable};
 use crate::views::late_rows::late_stream;
 
 /// The options of the engine.
@@ -174,6 +174,7 @@ struct NewSink<'a> {
 impl NewSink<'_> {
     /// Checks the options, and that the rows of the view keep their numbers.
     fn check(&self, view: &Materialized) -> Result<()> {
+        view.check_append_only("a sink")?;
         self.open(("", ""), view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
@@ -250,6 +251,8 @@ impl NewSink<'_> {
         }
         let bounded = plan.clone();
         let plan = cx.planner().continuous(plan, &query.tail).await?;
+        plan.check_append_only("a sink")?;
+        check_resumable(cx, &plan)?;
         let late_to = late_stream(cx, &query.tail, &reads)?;
         let creation = Creation::new(cx, name);
         if let Some(reader) = cx.catalog().readers(&rows).iter().find(|reader| *reader != name) {

@@ -20,7 +20,7 @@ use crate::execution::creation::Creation;
 use crate::execution::options::timeless;
 use crate::execution::outcome::Outcome;
 use crate::names::plain_name;
-use crate::views::build::NewView;
+use crate::views::build::{NewView, check_resumable};
 use crate::views::late_rows::late_stream;
 use crate::views::options::ViewOptions;
 use crate::views::rebuild::{check_late_stream, rebuild};
@@ -131,6 +131,7 @@ impl CreateView {
         let bounded = options.restrict(plan)?;
         let from = options.start_offsets(cx, &reads).await?;
         let plan = cx.planner().continuous(bounded.clone(), tail).await?;
+        check_resumable(cx, &plan)?;
         if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
             return Err(timeless(&name).with_place(place));
         }

@@ -164,7 +164,8 @@ impl Statement for Insert {
             let reads = streams_read(&plan)?;
             let bounded = plan.clone();
             let plan = cx.planner().continuous(plan, tail).await?;
-            if is_durable(cx, push, (&reads, tail.late_data_to.is_some())) {
+            plan.check_append_only("INSERT INTO a stream")?;
+            if plan.is_resumable() && is_durable(cx, push, (&reads, tail.late_data_to.is_some())) {
                 let insert = NewInsert { push, target, text: &self.text, reads, bounded };
                 return insert.start(cx, plan).await;
             }

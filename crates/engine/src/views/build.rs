@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
 use windrow_query::output::Output;
 use windrow_query::shared::Status;
 use windrow_query::start::{QuerySetup, Ready, ready};
-use windrow_sql::plan::{ContinuousPlan, StreamRelation};
+use windrow_sql::plan::{ContinuousPlan, RowChanges};
 use windrow_storage::checkpoint::Checkpoints;
+use windrow_stream::answer::{AnswerTable, LiveAnswer};
 use windrow_stream::log::{Room, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
@@ -53,13 +55,28 @@ pub(crate) struct NewView {
     pub(crate) feeds: Option<String>,
 }
 
+/// Refuses a query that cannot resume from a checkpoint where views are durable.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn check_resumable(cx: &StatementContext, plan: &ContinuousPlan) -> Result<()> {
+    if plan.is_resumable() || cx.instance.store.is_none() {
+        return Ok(());
+    }
+    Err(Error::sql("the results of an aggregate or DISTINCT without windows cannot be kept in a data directory")
+        .with_hint(
+            "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, … Or run it \
+             without a data directory.",
+        ))
+}
+
 /// A materialized view before its query runs.
 #[derive(Debug)]
 pub(super) struct BuiltView {
     /// The view.
     pub(super) view: Arc<Materialized>,
     /// The table that the planner scans.
-    pub(super) relation: Arc<StreamRelation>,
+    pub(super) relation: Arc<dyn TableProvider>,
     /// Its query.
     pub(super) query: Ready,
     /// The end up to which windows are in the archive.
@@ -175,6 +192,7 @@ impl NewView {
             }
             let rows = storage.log.state().rows;
             shared.ledger.add_rows_out(usize::try_from(rows).unwrap_or(usize::MAX));
+            let answer = answer(&plan)?;
             let stream = self.stream(cx, key, (&storage.log, storage.spiller.as_ref()), &plan)?;
             let is_stateless = is_stateless(&plan.root);
             let from = storage.began(self.from);
@@ -183,7 +201,7 @@ impl NewView {
                 from: from.clone(),
                 checkpointer: storage.checkpointer(cx),
                 skips_rows: self.skips_rows,
-                ..QuerySetup::new(Arc::clone(&shared), output(cx, &storage), self.late_to)
+                ..QuerySetup::new(Arc::clone(&shared), output(cx, &storage, &answer), self.late_to)
             };
             let ViewStorage { log, archived, spiller, checkpoints, resume, .. } = storage;
             let setup = QuerySetup { resume, ..setup };
@@ -192,7 +210,8 @@ impl NewView {
             let query = begin.await.inspect_err(|_| shared.cancel())?;
             let view = Materialized {
                 name: self.name,
-                log,
+                log: Arc::clone(&log),
+                answer: answer.clone(),
                 stream: Arc::clone(&stream),
                 query: shared,
                 spiller,
@@ -206,7 +225,10 @@ impl NewView {
                 reach_ticks,
                 plan: bounded,
             };
-            let relation = Arc::new(stream.relation(Some(event_times)));
+            let relation: Arc<dyn TableProvider> = match answer {
+                Some(answer) => Arc::new(AnswerTable::new(answer, log)),
+                None => Arc::new(stream.relation(Some(event_times))),
+            };
             Ok(BuiltView { view: Arc::new(view), relation, query, archived })
         })
     }
@@ -243,12 +265,27 @@ impl NewView {
     }
 }
 
+/// Returns the current rows of a view whose result changes, before there are any.
+fn answer(plan: &ContinuousPlan) -> Result<Option<Arc<LiveAnswer>>> {
+    let key = match plan.changes() {
+        RowChanges::AppendOnly => return Ok(None),
+        RowChanges::Upsert { key } => Some(&key[..]),
+        RowChanges::Retracting => None,
+    };
+    Ok(Some(Arc::new(LiveAnswer::new(&plan.schema, key)?)))
+}
+
 /// Returns the destination of the rows of a view.
-fn output(cx: &StatementContext, storage: &ViewStorage) -> Output {
+fn output(
+    cx: &StatementContext,
+    storage: &ViewStorage,
+    answer: &Option<Arc<LiveAnswer>>,
+) -> Output {
     Output::View {
         log: Arc::clone(&storage.log),
         room: storage.spiller.as_ref().map(|_| Room::of(&cx.instance.parts.limits)),
         archived_rows: Arc::new(AtomicU64::new(storage.archived_rows)),
+        answer: answer.clone(),
     }
 }
 

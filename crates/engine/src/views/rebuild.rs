@@ -187,7 +187,7 @@ async fn catch_up(view: &Materialized, goal: &Goal) -> Result<()> {
         }
         let reached = has_reached();
         if reached {
-            view.query.wake();
+            view.query.ask_emission();
         }
         tokio::select! {
             changed = passes.changed() => if changed.is_err() { return Ok(()) },

@@ -87,7 +87,7 @@ pub(crate) fn wait_consumed<'a>(
             if view.query.is_over() {
                 return view.ended().await;
             }
-            view.query.wake();
+            view.query.ask_emission();
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
                 ended = view.ended() => return ended,

@@ -264,6 +264,27 @@ pub(crate) fn sessions(
     (windowed, late)
 }
 
+/// Returns the groups of all rows; without keys there is one even if there are no rows.
+#[allow(dead_code, reason = "not every test binary asks for groups")]
+pub(crate) fn groups(mode: &Mode, rows: &[Row]) -> Vec<String> {
+    let mut groups: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    let Mode::Aggregate { keys: columns, aggregates, .. } = mode else { return vec![] };
+    if columns.is_empty() {
+        groups.insert(String::new(), vec![]);
+    }
+    for row in rows {
+        for key in keys(mode, row) {
+            groups.entry(key).or_default().push(row);
+        }
+    }
+    let lines = groups.into_iter().map(|(key, rows)| {
+        let mut cells = aggregate(&rows);
+        cells.truncate(aggregates.len());
+        format!("{key}{}", cells.join("|")).trim_end_matches('|').to_owned()
+    });
+    lines.collect()
+}
+
 /// Returns the keys of the groups in which a row counts, as text.
 fn keys(mode: &Mode, row: &Row) -> Vec<String> {
     let Mode::Aggregate { keys, grouping_sets, .. } = mode else {
@@ -318,9 +339,13 @@ fn aggregate(rows: &[&Row]) -> Vec<String> {
         show(rows.iter().filter_map(|r| r.keys.1.clone()).max()),
         show((!floats.is_empty()).then_some(mean)),
         values.iter().collect::<BTreeSet<_>>().len().to_string(),
-        sorted_list(
-            rows.iter().map(|r| r.value.map_or(String::new(), |v| v.to_string())).collect(),
-        ),
+        // An aggregate without keys may have no rows.
+        match rows {
+            [] => show::<i64>(None),
+            _ => sorted_list(
+                rows.iter().map(|r| r.value.map_or(String::new(), |v| v.to_string())).collect(),
+            ),
+        },
         flagged.to_string(),
         floats.len().to_string(),
         show(rows.iter().filter_map(|r| Some((r.value?, r.id))).max().map(|(_, id)| id)),

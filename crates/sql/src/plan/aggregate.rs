@@ -31,6 +31,11 @@ impl Prepared {
         Self { exprs: vec![Expr::Column(time)] }
     }
 
+    /// A column that is never NULL in place of the time.
+    pub(crate) fn without_time() -> Self {
+        Self { exprs: vec![lit(true)] }
+    }
+
     /// The index of the column for `expr`, which is added if it is new.
     pub(crate) fn add(&mut self, expr: Expr) -> usize {
         let expr = expr.unalias();
@@ -133,7 +138,13 @@ pub(crate) fn window_aggregate(
             Some(masks)
         }
     };
-    let Some(calls) = calls(aggregate, &hoisted, &mut prepared)? else { return Ok(None) };
+    let row = |expr: &Expr| {
+        Ok(match hoisted.rewrite(expr, schema)? {
+            Rewritten::Row(expr) => Some(expr),
+            Rewritten::Bound(_) | Rewritten::Mixed => None,
+        })
+    };
+    let Some(calls) = calls(aggregate, &row, &mut prepared)? else { return Ok(None) };
     outputs.extend((0..calls.len()).map(|i| operator_column(format!("a{i}"))));
     let session_keys = prepared.add_keys(&hoisted.session_keys);
     if hoisted.has_sessions() {
@@ -160,7 +171,8 @@ pub(crate) fn session_text(session_keys: &[usize], kept: &str) -> String {
     if session_keys.is_empty() { kept.to_owned() } else { format!("per {session_keys:?} {kept}") }
 }
 
-fn operator_column(name: String) -> Expr {
+/// A column of the operator.
+pub(crate) fn operator_column(name: String) -> Expr {
     Expr::Column(Column::new(Some(TableReference::bare(OPERATOR)), name))
 }
 
@@ -169,7 +181,7 @@ pub(crate) const OPERATOR: &str = "__operator";
 
 /// The grouping sets as masks over the operator's keys, and DataFusion's grouping id in terms of the operator's. The
 /// two ids differ in the bits of bounds, which are no keys of the operator. `None` when a set omits a bound.
-fn grouping(
+pub(crate) fn grouping(
     sets: &[Vec<Expr>],
     group_exprs: &[Expr],
     key_of_group: &[Option<usize>],
@@ -232,19 +244,19 @@ fn id_literal(id_type: &DataType, id: u64) -> Result<ScalarValue> {
 }
 
 /// One aggregate call over prepared columns.
-struct Call {
+pub(crate) struct Call {
     function: AggregateFunction,
     arguments: Vec<usize>,
     filter: Option<usize>,
 }
 
-/// The calls of an aggregate; `None` when one of them needs the rows.
-fn calls(
+/// The calls of an aggregate; `None` when one of them needs the rows. `row` returns an expression over prepared rows, if
+/// it can be one.
+pub(crate) fn calls(
     aggregate: &Aggregate,
-    hoisted: &Hoisted,
+    row: &dyn Fn(&Expr) -> Result<Option<Expr>>,
     prepared: &mut Prepared,
 ) -> Result<Option<Vec<Call>>> {
-    let schema = aggregate.input.schema();
     let mut calls = vec![];
     for expr in &aggregate.aggr_expr {
         let Expr::AggregateFunction(function) = expr.clone().unalias() else { return Ok(None) };
@@ -255,7 +267,7 @@ fn calls(
         let mut args = Vec::with_capacity(function.params.args.len());
         let mut arguments = vec![];
         for arg in &function.params.args {
-            let Rewritten::Row(arg) = hoisted.rewrite(arg, schema)? else { return Ok(None) };
+            let Some(arg) = row(arg)? else { return Ok(None) };
             let index = match &arg {
                 // count(*): the time is a column that always exists and is never NULL.
                 Expr::Literal(value, _) if counts_rows && !value.is_null() => 0,
@@ -269,9 +281,7 @@ fn calls(
         let filter = match &function.params.filter {
             None => None,
             Some(filter) => {
-                let Rewritten::Row(filter) = hoisted.rewrite(filter, schema)? else {
-                    return Ok(None);
-                };
+                let Some(filter) = row(filter)? else { return Ok(None) };
                 Some(prepared.add(filter))
             }
         };
@@ -287,7 +297,13 @@ impl Call {
         format!("{:?} {:?} {:?}", self.function, self.arguments, self.filter)
     }
 
-    fn build(self, state: &SessionState, prepared: &DFSchema, name: &str) -> Result<AggregateCall> {
+    /// Builds it over the prepared columns.
+    pub(crate) fn build(
+        self,
+        state: &SessionState,
+        prepared: &DFSchema,
+        name: &str,
+    ) -> Result<AggregateCall> {
         let expr = Expr::AggregateFunction(self.function);
         let lowered = LoweredAggregateBuilder::new(
             &expr,

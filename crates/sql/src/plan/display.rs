@@ -5,7 +5,9 @@ use std::fmt;
 use datafusion::catalog::TableProvider;
 use windrow_core::{CmpOp, with_sql_types};
 
-use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, OperatorNode, RowsFlow, Stage};
+use super::flow::{
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorNode, RowChanges, RowsFlow, Stage,
+};
 
 impl fmt::Display for ContinuousPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,16 +18,48 @@ impl fmt::Display for ContinuousPlan {
             }
             Flow::Stage(root) => {
                 let joins = root.operators.iter().any(|node| node.operator.inputs().len() > 1);
-                let what = match (has_windows(root), joins) {
-                    (true, _) => "windows: output comes when they close",
-                    (false, true) => "joined rows: output comes as the watermark passes",
-                    (false, false) => "rows: output comes as the watermark passes",
+                let what = match (&root.changes, has_windows(root), joins) {
+                    (Some(changes), ..) => return changing(f, self, changes, root),
+                    (None, true, _) => "windows: output comes when they close",
+                    (None, false, true) => "joined rows: output comes as the watermark passes",
+                    (None, false, false) => "rows: output comes as the watermark passes",
                 };
                 writeln!(f, "{what}")?;
                 stage(f, root, 1)
             }
         }
     }
+}
+
+/// An answer that changes: what its rows are, and why.
+fn changing(
+    f: &mut fmt::Formatter<'_>,
+    plan: &ContinuousPlan,
+    changes: &RowChanges,
+    root: &Stage,
+) -> fmt::Result {
+    match changes {
+        RowChanges::AppendOnly => {
+            writeln!(f, "append-only: a distinct row comes once, and does not change")?;
+        }
+        RowChanges::Upsert { key } if key.is_empty() => {
+            writeln!(f, "upsert: there is one row, and each change replaces it")?;
+        }
+        RowChanges::Upsert { key } => {
+            // After the column of changes.
+            let names = key.iter().filter_map(|at| plan.schema.fields().get(at + 1));
+            let names: Vec<_> = names.map(|field| field.name().as_str()).collect();
+            let names = names.join(", ");
+            writeln!(f, "upsert by [{names}]: a group is one row, and each change replaces it")?;
+        }
+        RowChanges::Retracting => {
+            writeln!(
+                f,
+                "retracting: the output lacks the key of the groups, so each change removes and adds rows"
+            )?;
+        }
+    }
+    stage(f, root, 1)
 }
 
 fn indent(f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
@@ -46,10 +80,10 @@ fn plan(
 
 fn stage(f: &mut fmt::Formatter<'_>, stage: &Stage, depth: usize) -> fmt::Result {
     indent(f, depth)?;
-    let what = if has_windows(stage) {
-        "finish, per closed window:"
-    } else {
-        "finish, as the watermark passes:"
+    let what = match (&stage.changes, has_windows(stage)) {
+        (Some(_), _) => "finish, per change:",
+        (None, true) => "finish, per closed window:",
+        (None, false) => "finish, as the watermark passes:",
     };
     writeln!(f, "{what}")?;
     plan(f, &stage.finish, depth + 1)?;

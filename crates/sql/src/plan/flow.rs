@@ -18,7 +18,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
-use windrow_core::{Predicate, Result};
+use windrow_core::{Error, Predicate, Result};
 use windrow_operators::StatefulOperator;
 
 use super::relation::{EventTime, StreamRelation};
@@ -62,6 +62,52 @@ impl ContinuousPlan {
             Flow::Stage(stage) => stage.reach_ticks(),
         }
     }
+
+    /// How its rows relate to those before them.
+    pub fn changes(&self) -> &RowChanges {
+        match &self.root {
+            Flow::Stage(stage) => stage.changes.as_ref().unwrap_or(&RowChanges::AppendOnly),
+            Flow::Rows(_) => &RowChanges::AppendOnly,
+        }
+    }
+
+    /// Whether it can resume from a checkpoint.
+    pub fn is_resumable(&self) -> bool {
+        match &self.root {
+            Flow::Stage(stage) => stage.changes.is_none(),
+            Flow::Rows(_) => true,
+        }
+    }
+
+    /// Refuses an answer that changes where rows are taken that do not: by `what`, such as `a sink`.
+    ///
+    /// # Errors
+    /// When it changes.
+    pub fn check_append_only(&self, what: &str) -> Result<()> {
+        match self.changes() {
+            RowChanges::AppendOnly => Ok(()),
+            RowChanges::Upsert { .. } | RowChanges::Retracting => Err(Error::sql(format!(
+                "{what} takes rows that do not change, and an aggregate without windows changes"
+            ))
+            .with_hint(
+                "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
+            )),
+        }
+    }
+}
+
+/// How the rows of an answer relate to those before them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowChanges {
+    /// A row stays as it is.
+    AppendOnly,
+    /// A row replaces the one with the same key. The rows carry a [`Change`](windrow_core::Change).
+    Upsert {
+        /// The columns of the key, without the column of changes. None: there is one row.
+        key: Vec<usize>,
+    },
+    /// A row may be removed by its values alone. The rows carry a [`Change`](windrow_core::Change).
+    Retracting,
 }
 
 /// How output rows are computed.
@@ -206,6 +252,9 @@ pub struct Stage {
     pub row_wise: bool,
     /// Whether it also returns rows in the order in which it reads them, because it only filters and projects.
     pub keeps_order: bool,
+    /// How its rows relate to those before them, if they come as soon as their rows do; `None`: they are final, and come
+    /// when the watermark says so.
+    pub changes: Option<RowChanges>,
 }
 
 impl Stage {

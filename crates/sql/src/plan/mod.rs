@@ -18,6 +18,7 @@ mod bounded;
 mod bounds;
 mod calendar_bounds;
 mod calls;
+mod changing;
 mod checked;
 mod display;
 mod exact;
@@ -83,7 +84,8 @@ pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use exact::{TIME_ZONE, is_text, loss, physical_expression};
 pub use flow::{
-    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowChanges, RowsFlow,
+    Stage,
 };
 pub use names::PlannerNames;
 use parameters::bind_rows;

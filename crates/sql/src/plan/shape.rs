@@ -199,10 +199,16 @@ fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kin
             ))
             .with_hint(add),
         )),
-        Kind::Rows { windowed: false } | Kind::Mixed => Err(refused(
-            Error::sql(format!("{clause} on {} without a window never ends", streams(input)))
-                .with_hint(window_hint(input)),
-        )),
+        Kind::Rows { windowed: false } | Kind::Mixed => {
+            let e =
+                Error::sql(format!("{clause} on {} without a window never ends", streams(input)))
+                    .with_hint(window_hint(input));
+            let changes = matches!(clause, "GROUP BY" | "GROUP BY or DISTINCT" | "an aggregate");
+            Err(refused(match changes {
+                true => e.with_hint("For an answer that changes with every row, use EMIT CHANGES."),
+                false => e,
+            }))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
 };
+use datafusion::optimizer::Optimizer;
 use windrow_core::{CmpOp, Error, Predicate, Windows, time};
 use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, StatefulOperator};
 
@@ -20,13 +21,14 @@ use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
 use super::flow::{
-    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowChanges, RowsFlow,
+    Stage,
 };
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
-use super::{fingerprint, lineage, over, over_order, stream_of};
+use super::{changing, fingerprint, lineage, over, over_order, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -41,13 +43,24 @@ pub fn continuous(
     tail: &Tail,
 ) -> Result<ContinuousPlan, Error> {
     let plan = streams_in_place(plan).map_err(from_datafusion)?;
-    let plan = state.optimizer().optimize(plan, state, |_, _| {}).map_err(from_datafusion)?;
+    let takes_changes = matches!(tail.emit, Some(Emit::Changes));
+    let plan = optimized(state, plan, takes_changes).map_err(from_datafusion)?;
     let plan = over_order::waiting_last(plan).map_err(from_datafusion)?;
-    let kind = kind(&plan).map_err(from_datafusion)?;
-    check_tail(kind, tail)?;
     let lateness_nanos = tail.lateness.map_or(0, |interval| interval.nanos);
     let mut splitter = Splitter { state, leaves: 0, names: 0, lateness_nanos };
     let schema = Arc::new(plan.schema().as_arrow().clone());
+    if takes_changes && changing::changes(&plan).map_err(from_datafusion)? {
+        check_tail(Kind::Rows { windowed: false }, tail)?;
+        let stage = splitter.changing_stage(&plan, tail).map_err(from_datafusion)?;
+        let schema = match &stage.changes {
+            Some(RowChanges::AppendOnly) | None => schema,
+            Some(_) => changing::with_changes(&schema)?,
+        };
+        let root = Flow::Stage(Box::new(stage));
+        return Ok(ContinuousPlan { root, schema, event_times: vec![], lateness_nanos });
+    }
+    let kind = kind(&plan).map_err(from_datafusion)?;
+    check_tail(kind, tail)?;
     let event_times = event_times(&plan).map_err(from_datafusion)?;
     let root = match kind {
         Kind::Rows { .. } if !returns_pairs(&plan).map_err(from_datafusion)? => {
@@ -67,6 +80,17 @@ pub fn continuous(
     };
     let root = root.map_err(from_datafusion)?;
     Ok(ContinuousPlan { root, schema, event_times, lateness_nanos })
+}
+
+/// The optimised plan. Where an aggregate may change, `count(DISTINCT x)` stays one: two of them, one over the other,
+/// would change twice.
+fn optimized(state: &SessionState, plan: LogicalPlan, may_change: bool) -> Result<LogicalPlan> {
+    if !may_change {
+        return state.optimizer().optimize(plan, state, |_, _| {});
+    }
+    let rules = state.optimizer().rules.iter();
+    let rules = rules.filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    Optimizer::with_rules(rules.cloned().collect()).optimize(plan, state, |_, _| {})
 }
 
 /// Replaces streams by scans that keep filters visible above them.
@@ -139,7 +163,7 @@ pub(super) struct Operators {
 }
 
 impl Splitter<'_> {
-    fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(super) fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         self.state.optimizer().optimize(plan, self.state, |_, _| {})
     }
 
@@ -293,7 +317,7 @@ impl Splitter<'_> {
         let keeps_order = one && is_row_wise(&finish);
         // Rows that come from rows without windows are processed row by row.
         let row_wise = keeps_order || one && kind(plan)? == Kind::Rows { windowed: false };
-        Ok(Stage { operators, finish, row_wise, keeps_order })
+        Ok(Stage { operators, finish, row_wise, keeps_order, changes: None })
     }
 
     #[recursive::recursive]
@@ -487,7 +511,7 @@ pub(super) fn scan(name: TableReference, table: LeafTable) -> Result<LogicalPlan
 }
 
 /// Whether a plan only filters and projects.
-fn is_row_wise(plan: &LogicalPlan) -> bool {
+pub(super) fn is_row_wise(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(_) => true,
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {

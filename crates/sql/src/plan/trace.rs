@@ -1,4 +1,4 @@
-//! Traces which input row an output row came from, which is needed for late rows.
+//! Traces which input row an output row came from, which is needed for late rows and for changes.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
 };
 use windrow_core::Error;
 
-use super::flow::{Leaf, RowsFlow};
+use super::flow::{Leaf, RowsFlow, Stage};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::LeafTable;
 
@@ -33,6 +33,18 @@ impl RowsFlow {
             Leaf { schema, ..leaf.clone() }
         });
         Ok(Self { plan: plan.map_err(from_datafusion)?, leaves: leaves.collect() })
+    }
+}
+
+impl Stage {
+    /// The finish plan with a hidden last column, which the leaf has too: the code of each change
+    /// ([`windrow_operators::CHANGE_CODE`]).
+    ///
+    /// # Errors
+    /// When a node cannot be rebuilt (our bug).
+    pub fn traced_finish(&self) -> Result<LogicalPlan, Error> {
+        let plan = self.finish.clone().transform_up(trace).data().and_then(last);
+        plan.map_err(from_datafusion)
     }
 }
 

@@ -1,0 +1,137 @@
+//! The rows of an answer that changes, as its changes leave them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Change, Error, Result, change};
+
+use super::states::States;
+use crate::table::Interner;
+
+/// The rows that a batch of [`Answer::rows`] has at most.
+const BATCH_ROWS: usize = 8_192;
+
+/// The current rows of an answer that changes.
+///
+/// Rows with the same key replace each other; without a key, equal rows are counted. A row that is removed leaves its key
+/// behind, which costs as much as before until the answer is dropped.
+pub struct Answer {
+    /// The columns, without that of the changes.
+    schema: SchemaRef,
+    /// The columns of the key; all of them, if rows are removed by their values.
+    key: Vec<usize>,
+    /// Whether rows with the same key replace each other.
+    replaces: bool,
+    interner: Interner,
+    rows: States,
+    /// How often the answer has the row of each key.
+    counts: Vec<u32>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("keys", &self.counts.len()).finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// An answer without rows. `key`: the columns of its key; `None`: rows are removed by their values.
+    ///
+    /// # Errors
+    /// When values of the key cannot be compared.
+    pub fn new(schema: SchemaRef, key: Option<&[usize]>) -> Result<Self> {
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        let columns = key.map_or(all, <[usize]>::to_vec);
+        let fields: Schema = schema.project(&columns)?;
+        Ok(Self {
+            interner: Interner::of(&Arc::new(fields), 0)?,
+            schema,
+            key: columns,
+            replaces: key.is_some(),
+            rows: States::default(),
+            counts: vec![],
+        })
+    }
+
+    /// The columns, without that of the changes.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Takes changes, whose column is the first.
+    ///
+    /// # Errors
+    /// Internal when they are those of another answer.
+    pub fn apply(&mut self, changes: &RecordBatch) -> Result<()> {
+        let Some((kinds, columns)) = changes.columns().split_first() else {
+            return Err(Error::internal("changes without columns"));
+        };
+        let kinds = change::read(kinds)?;
+        let mut keys = Vec::with_capacity(self.key.len());
+        for column in &self.key {
+            let column = columns.get(*column);
+            keys.push(Arc::clone(column.ok_or_else(|| Error::internal("changes without a key"))?));
+        }
+        let mut numbers = vec![];
+        self.interner.intern(&keys, kinds.len(), &mut numbers)?;
+        let (mut stored, mut groups): (Vec<u32>, Vec<u32>) = (vec![], vec![]);
+        for ((kind, number), row) in kinds.iter().zip(&numbers).zip(0_u32..) {
+            if *number == self.counts.len() {
+                self.counts.push(0);
+            }
+            let is_new = *number >= self.rows.len() + groups.len();
+            let Some(count) = self.counts.get_mut(*number) else {
+                return Err(Error::internal("keys are not numbered in order"));
+            };
+            match (self.replaces, kind) {
+                (true, Change::UpdateBefore) => {}
+                (true, kind) => *count = u32::from(kind.adds()),
+                (false, kind) if kind.adds() => *count += 1,
+                (false, _) => {
+                    let fewer = count.checked_sub(1);
+                    *count = fewer.ok_or_else(|| Error::internal("a row is removed twice"))?;
+                }
+            }
+            if is_new || (self.replaces && kind.adds()) {
+                stored.push(row);
+                groups.push(u32::try_from(*number).map_err(|_| Error::internal("too many rows"))?);
+            }
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let stored = UInt32Array::from(stored);
+        let columns: Vec<ArrayRef> =
+            columns.iter().map(|column| take(column, &stored, None)).collect::<Result<_, _>>()?;
+        self.rows.put(groups, vec![columns])
+    }
+
+    /// Returns the current rows.
+    ///
+    /// # Errors
+    /// When they cannot be gathered.
+    pub fn rows(&self) -> Result<Vec<RecordBatch>> {
+        let present = (0_u32..).zip(&self.counts);
+        let groups: Vec<u32> = present
+            .flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize))
+            .collect();
+        let mut batches = vec![];
+        for groups in groups.chunks(BATCH_ROWS) {
+            let columns = self.rows.get(groups)?.pop().unwrap_or_default();
+            let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
+            let schema = Arc::clone(&self.schema);
+            batches.push(RecordBatch::try_new_with_options(schema, columns, &options)?);
+        }
+        Ok(batches)
+    }
+
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        let counts = self.counts.capacity() * size_of::<u32>();
+        self.interner.size_bytes() + self.rows.size_bytes() + counts
+    }
+}

@@ -1,0 +1,24 @@
+//! Which rows have the same values as others.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::kernels::cmp::not_distinct;
+use windrow_core::Result;
+
+/// Compares two lists of rows, row by row; NULL equals NULL. Without columns, all rows are the same.
+///
+/// # Errors
+/// When columns of one place have different types.
+pub(super) fn same_rows(a: &[ArrayRef], b: &[ArrayRef], rows: usize) -> Result<BooleanBuffer> {
+    let mut same = BooleanBuffer::new_set(rows);
+    for (a, b) in a.iter().zip(b) {
+        let equal = match a.data_type().is_nested() {
+            false => not_distinct(a, b)?.values().clone(),
+            true => BooleanBuffer::collect_bool(rows, |row| {
+                a.slice(row, 1).to_data() == b.slice(row, 1).to_data()
+            }),
+        };
+        same = &same & &equal;
+    }
+    Ok(same)
+}

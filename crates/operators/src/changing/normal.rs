@@ -1,0 +1,112 @@
+//! What is left of changes after filters and projections, put in order.
+//!
+//! A filter may take one half of an update: its row enters the answer, or leaves it. A projection may make both halves
+//! equal: nothing has changed.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, StringViewArray, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{DataType, Fields, Schema, UInt64Type};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Change, Error, Result, change};
+
+use super::emission::{code, decode};
+use super::equal::same_rows;
+
+/// Returns rows whose last column has the codes of their changes with the column of changes in their first place;
+/// `shown` is false where nothing but inserts can come, which are then rows like any other. `None`: nothing has changed.
+///
+/// # Errors
+/// Internal when there is no such column.
+pub fn normalised(rows: &[RecordBatch], shown: bool) -> Result<Option<RecordBatch>> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let rows = match rows {
+        [one] => one.clone(),
+        several => concat_batches(&first.schema(), several)?,
+    };
+    let (Some((codes, columns)), schema) = (rows.columns().split_last(), rows.schema()) else {
+        return Err(Error::internal("changes without columns"));
+    };
+    let codes = codes.as_primitive_opt::<UInt64Type>();
+    let codes = codes.ok_or_else(|| Error::internal("changes without codes"))?.values();
+    let left = Left::of(codes, columns)?;
+    if left.rows.is_empty() {
+        return Ok(None);
+    }
+    let fields = schema.fields().iter().take(columns.len()).cloned();
+    let rows = left.rows.len();
+    let mut out: Vec<ArrayRef> = Vec::with_capacity(columns.len() + 1);
+    let fields: Fields = match shown {
+        true => {
+            out.push(left.words()?);
+            [Arc::new(change::field())].into_iter().chain(fields).collect()
+        }
+        false => fields.collect(),
+    };
+    if rows == codes.len() {
+        out.extend(columns.iter().cloned());
+    } else {
+        let chosen = UInt32Array::from(left.rows);
+        for column in columns {
+            out.push(take(column, &chosen, None)?);
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let schema = Arc::new(Schema::new(fields));
+    Ok(Some(RecordBatch::try_new_with_options(schema, out, &options)?))
+}
+
+/// The rows that are left, and their changes.
+struct Left {
+    rows: Vec<u32>,
+    changes: Vec<u32>,
+}
+
+impl Left {
+    fn of(codes: &[u64], columns: &[ArrayRef]) -> Result<Self> {
+        let last = u32::try_from(codes.len()).map_err(|_| Error::internal("too many changes"))?;
+        let before = |row: u32| codes.get(row as usize).map(|code| decode(*code));
+        let is_pair = |row: u32| match (before(row), codes.get(row as usize + 1)) {
+            (Some((group, Change::UpdateBefore)), Some(next)) => {
+                u32::try_from(group).is_ok_and(|group| *next == code(group, Change::UpdateAfter))
+            }
+            _ => false,
+        };
+        let pairs: Vec<u32> = (0..last).filter(|row| is_pair(*row)).collect();
+        let old = UInt32Array::from(pairs.clone());
+        let new: UInt32Array = pairs.iter().map(|row| row + 1).collect();
+        let pick = |at: &UInt32Array| columns.iter().map(|c| take(c, at, None)).collect();
+        let (old, new): (Result<Vec<_>, _>, Result<Vec<_>, _>) = (pick(&old), pick(&new));
+        let same = same_rows(&old?, &new?, pairs.len())?;
+        let mut left = Self { rows: vec![], changes: vec![] };
+        let mut pairs = pairs.into_iter().zip(&same).peekable();
+        let mut row = 0;
+        while row < last {
+            if let Some((_, same)) = pairs.next_if(|(at, _)| *at == row) {
+                if !same {
+                    left.push(row, Change::UpdateBefore);
+                    left.push(row + 1, Change::UpdateAfter);
+                }
+                row += 2;
+                continue;
+            }
+            let change = before(row).map_or(Change::Insert, |(_, change)| change);
+            left.push(row, if change.adds() { Change::Insert } else { Change::Delete });
+            row += 1;
+        }
+        Ok(left)
+    }
+
+    fn push(&mut self, row: u32, change: Change) {
+        self.rows.push(row);
+        self.changes.push(change as u32);
+    }
+
+    /// The column of changes.
+    fn words(&self) -> Result<ArrayRef> {
+        let words = StringViewArray::from_iter_values(Change::ALL.map(Change::name));
+        debug_assert_eq!(change::field().data_type(), &DataType::Utf8View);
+        Ok(take(&words, &UInt32Array::from(self.changes.clone()), None)?)
+    }
+}

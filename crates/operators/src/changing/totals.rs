@@ -1,0 +1,258 @@
+//! The groups of all rows so far, merged from all workers.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+use windrow_core::{Error, ErrorKind, Result, Watermark};
+
+use super::emission::Emission;
+use super::equal::same_rows;
+use super::no_checkpoints;
+use super::states::States;
+use crate::port::{CoordinatorPart, Finished, WindowRows};
+use crate::segments::kept::Cut;
+use crate::segments::spill::SpillSpace;
+use crate::segments::{Body, Segment};
+use crate::spec::Columns;
+use crate::table::{Accumulators, Frozen, GroupTable, Interner};
+
+/// The end of all rows: after no time at all, so that they never wait for the watermark.
+const END: i64 = i64::MIN + 1;
+
+/// The groups of all rows so far.
+#[derive(Debug)]
+pub(super) struct Totals {
+    columns: Arc<Columns>,
+    output_schema: SchemaRef,
+    groups: Groups,
+    states: States,
+    /// What has been flushed and not been merged into the states.
+    pending: Option<Body>,
+    /// The changes that are being returned.
+    emission: Option<Emission>,
+    /// Whether there has been an emission: an aggregate without keys has a row before the first row comes.
+    begun: bool,
+    /// All rows before this watermark are in the changes.
+    flushed: Watermark,
+    /// Whether the workers have been flushed in this pass.
+    asked: bool,
+    rows: u64,
+    spills: bool,
+    /// Scratch.
+    scratch: Vec<usize>,
+}
+
+/// The numbers of the groups.
+struct Groups(Interner);
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Groups").field(&self.0.len()).finish()
+    }
+}
+
+impl Totals {
+    pub(super) fn new(columns: &Arc<Columns>, output_schema: &SchemaRef) -> Self {
+        Self {
+            columns: Arc::clone(columns),
+            output_schema: Arc::clone(output_schema),
+            groups: Groups(Interner::Nothing { any: false }),
+            states: States::default(),
+            pending: None,
+            emission: None,
+            begun: false,
+            flushed: Watermark::NONE,
+            asked: false,
+            rows: 0,
+            spills: false,
+            scratch: vec![],
+        }
+    }
+
+    /// Merges what has been flushed into the states, and makes an emission of it.
+    fn emit(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.groups.0 = Interner::new(&self.columns, 0)?;
+            if self.columns.key_schema().fields().is_empty() && self.pending.is_none() {
+                let nothing = GroupTable::of_no_rows(&self.columns)?;
+                self.pending = Some(Body::Live(Box::new(nothing)));
+            }
+        }
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let Body::Frozen(flushed) = pending.freeze()? else {
+            return Err(Error::internal("a flush of rows to an aggregate"));
+        };
+        self.emission = Some(self.merge(flushed)?).filter(|emission| emission.rows_left() > 0);
+        Ok(())
+    }
+
+    fn merge(&mut self, flushed: Frozen) -> Result<Emission> {
+        let Frozen { keys, states, groups } = flushed;
+        let known = self.states.len();
+        self.groups.0.intern(&keys, groups, &mut self.scratch)?;
+        let numbers: Vec<u32> = self
+            .scratch
+            .iter()
+            .map(|group| u32::try_from(*group))
+            .collect::<Result<_, _>>()
+            .map_err(|_| {
+                Error::new(ErrorKind::Limit, "an aggregate has more than 4 billion groups")
+            })?;
+        // Where those that exist are among the flushed ones, and what they are.
+        let exists = |at: &usize| numbers.get(*at).is_some_and(|n| (*n as usize) < known);
+        let existed: Vec<usize> = (0..groups).filter(exists).collect();
+        let old: Vec<u32> = existed.iter().filter_map(|at| numbers.get(*at).copied()).collect();
+        let (before, states) = match old.len() {
+            0 => (vec![], states),
+            _ => self.merge_states(&old, &existed, (&states, groups))?,
+        };
+        self.scratch.clear();
+        self.scratch.extend(0..groups);
+        let after = self.values(&states, &self.scratch)?;
+        let existed: Vec<u32> =
+            existed.into_iter().map(|at| u32::try_from(at).unwrap_or(u32::MAX)).collect();
+        let chosen = UInt32Array::from(existed.clone());
+        let now: Vec<ArrayRef> =
+            after.iter().map(|column| take(column, &chosen, None)).collect::<Result<_, _>>()?;
+        let same = same_rows(&before, &now, existed.len())?;
+        self.states.put(numbers, states)?;
+        let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        Ok(Emission::new(keys, after, groups, (&existed, before, &same)))
+    }
+
+    /// Merges `groups` flushed states into those of the `old` groups, which are the flushed ones at `existed`. Returns the
+    /// values of the old groups before, and the states of all flushed groups after it.
+    fn merge_states(
+        &mut self,
+        old: &[u32],
+        existed: &[usize],
+        (flushed, groups): (&[Vec<ArrayRef>], usize),
+    ) -> Result<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
+        let old_states = self.states.get(old)?;
+        self.scratch.clear();
+        self.scratch.extend(0..old.len());
+        let before = self.values(&old_states, &self.scratch)?;
+        let mut merged = Accumulators::new(&self.columns)?;
+        // The old groups come first: accumulators assume that each group up to the last one is in the batch.
+        merged.merge(&old_states, &self.scratch, old.len())?;
+        let mut places = vec![usize::MAX; groups];
+        for (place, at) in existed.iter().enumerate() {
+            if let Some(slot) = places.get_mut(*at) {
+                *slot = place;
+            }
+        }
+        for (place, slot) in (old.len()..).zip(places.iter_mut().filter(|p| **p == usize::MAX)) {
+            *slot = place;
+        }
+        merged.merge(flushed, &places, groups)?;
+        let states = merged.take_states()?;
+        if old.len() == groups {
+            return Ok((before, states));
+        }
+        let places: UInt32Array = places.iter().map(|at| u32::try_from(*at).ok()).collect();
+        let in_order = |columns: &Vec<ArrayRef>| {
+            columns.iter().map(|column| take(column, &places, None)).collect::<Result<Vec<_>, _>>()
+        };
+        let states = states.iter().map(in_order).collect::<Result<Vec<_>, _>>()?;
+        Ok((before, states))
+    }
+
+    /// The values of groups with these states.
+    fn values(&self, states: &[Vec<ArrayRef>], groups: &[usize]) -> Result<Vec<ArrayRef>> {
+        let mut accumulators = Accumulators::new(&self.columns)?;
+        accumulators.merge(states, groups, groups.len())?;
+        accumulators.take_values()
+    }
+}
+
+impl CoordinatorPart for Totals {
+    fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
+        self.rows += segment.rows;
+        let body = segment.body.in_memory()?;
+        self.pending = Some(match self.pending.take() {
+            Some(pending) => Body::merge(&self.columns, pending, body, &mut self.scratch)?,
+            None => body,
+        });
+        Ok(())
+    }
+
+    fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
+        let asked = std::mem::take(&mut self.asked);
+        let is_last = reached == Watermark::END && self.flushed != Watermark::END;
+        (!asked && (idle || is_last)).then_some(reached)
+    }
+
+    fn flushed(&mut self, to: Watermark) {
+        self.flushed = self.flushed.advance(to);
+        self.asked = true;
+    }
+
+    fn complete_to(&self, reached: Watermark) -> Watermark {
+        reached.min(self.flushed)
+    }
+
+    fn next_end(&mut self, _to: Watermark) -> Result<Option<i64>> {
+        if self.emission.is_none() {
+            self.emit()?;
+        }
+        Ok(self.emission.as_ref().map(|_| END))
+    }
+
+    fn close(&mut self, _to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
+        let Some(emission) = &mut self.emission else { return Ok(None) };
+        let rows = emission.next(&self.output_schema, rows_max)?;
+        self.emission.take_if(|emission| emission.rows_left() == 0);
+        let rows: Vec<_> = rows.into_iter().collect();
+        Ok(Some(Finished { windows: 0, rows: WindowRows::Whole(rows.into_iter()) }))
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        None
+    }
+
+    fn keep_order(&mut self) -> bool {
+        false
+    }
+
+    fn keep_cuts(&mut self) {}
+
+    fn cut(&mut self) -> Result<Cut> {
+        Err(no_checkpoints())
+    }
+
+    fn spill_to(&mut self, _space: Arc<dyn SpillSpace>) {
+        self.spills = true;
+    }
+
+    /// The values of all groups are needed at any time.
+    fn spill(&mut self) -> Result<()> {
+        if !self.spills {
+            return Ok(());
+        }
+        let groups = self.states.len();
+        let message = format!(
+            "an aggregate without windows keeps {groups} groups, more than its share of memory"
+        );
+        Err(Error::new(ErrorKind::Limit, message)
+            .with_detail("It keeps all groups in memory, since the next row may change any of them.")
+            .with_hint(
+                "Raise the limit (--memory-limit), group by fewer values, or use windows, whose state leaves when they close.",
+            ))
+    }
+
+    fn open_windows(&self) -> usize {
+        self.states.len()
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn size_bytes(&self) -> usize {
+        let pending = self.pending.as_ref().map_or(0, Body::size_bytes);
+        let emission = self.emission.as_ref().map_or(0, Emission::size_bytes);
+        self.groups.0.size_bytes() + self.states.size_bytes() + pending + emission
+    }
+}

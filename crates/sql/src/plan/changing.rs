@@ -1,0 +1,262 @@
+//! Answers that change: `EMIT CHANGES` over an aggregate without windows.
+//!
+//! ```text
+//! filters, projections ◄─ changes ─ aggregate over all rows so far ◄─ anything append-only
+//! ```
+//! Above the aggregate, changes pass filters and projections one by one ([`Stage::traced_finish`]). Below it stands
+//! whatever returns rows that do not change: streams, their joins with tables, closed windows.
+//!
+//! Invariant: what cannot take changes is refused, with its clause and a way out.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, TableReference};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
+use windrow_core::{Error, change};
+use windrow_operators::ChangingSpec;
+
+use super::aggregate::{Call, Prepared, calls, grouping, operator_column};
+use super::bounded::named;
+use super::flow::{Leaf, OperatorNode, RowChanges, Stage};
+use super::hoist::at_leaf;
+use super::shape::{Kind, kind, refused};
+use super::split::{Operators, Splitter, is_row_wise, scan};
+use super::{is_streaming, lineage};
+use crate::leaf::LeafTable;
+use crate::parse::Tail;
+
+/// Whether `plan` is an aggregate whose groups change for ever, below nothing but filters and projections.
+///
+/// # Errors
+/// When there is such an aggregate below something that cannot take changes.
+#[recursive::recursive]
+pub(crate) fn changes(plan: &LogicalPlan) -> Result<bool> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().first().map_or(Ok(false), |input| changes(input))
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            if !is_streaming(plan) || kind(plan).is_ok() {
+                return Ok(false);
+            }
+            match kind(&aggregate.input) {
+                Ok(Kind::Rows { .. } | Kind::Windows) => Ok(true),
+                Ok(Kind::Static | Kind::Mixed) => Ok(false),
+                Err(_) if has_changes(&aggregate.input)? => Err(above(plan)),
+                Err(e) => Err(e),
+            }
+        }
+        _ if has_changes(plan)? => Err(above(plan)),
+        _ => Ok(false),
+    }
+}
+
+/// Whether some input of `plan`, of any depth, changes.
+#[recursive::recursive]
+fn has_changes(plan: &LogicalPlan) -> Result<bool> {
+    if let LogicalPlan::Aggregate(aggregate) = plan
+        && is_streaming(plan)
+        && kind(plan).is_err()
+        && kind(&aggregate.input).is_ok()
+    {
+        return Ok(true);
+    }
+    for input in plan.inputs() {
+        if has_changes(input)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The error for what cannot take changes.
+fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
+    let (clause, hint) = match plan {
+        LogicalPlan::Sort(_) => (
+            "ORDER BY",
+            "Leave ORDER BY out: changes come as they happen. Without EMIT, the answer of now is ordered.",
+        ),
+        LogicalPlan::Limit(_) => (
+            "LIMIT in a subquery",
+            "Put LIMIT at the end: the query then ends after as many changes.",
+        ),
+        LogicalPlan::Join(_) => (
+            "a join",
+            "Join a table with the stream below GROUP BY: FROM (SELECT … FROM stream JOIN table ON …) GROUP BY …",
+        ),
+        LogicalPlan::Union(_) => {
+            ("UNION", "Unite the streams below GROUP BY, or run each as a query of its own.")
+        }
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(Distinct::All(_)) => (
+            "an aggregate or DISTINCT",
+            "Aggregate once, or aggregate closed windows: GROUP BY window_start, window_end, … below.",
+        ),
+        LogicalPlan::Window(_) => {
+            ("OVER", "Use windows: PARTITION BY window_end ranks each window when it closes.")
+        }
+        _ => ("this clause", "Leave EMIT out to run the query once over what is there now."),
+    };
+    refused(
+        Error::sql(format!(
+            "{clause} over an aggregate without windows, which changes, cannot run continuously"
+        ))
+        .with_hint(hint),
+    )
+}
+
+/// The columns of changes of rows with these columns.
+///
+/// # Errors
+/// When one of them has the name of the column of changes.
+pub(crate) fn with_changes(schema: &Schema) -> Result<SchemaRef, Error> {
+    if schema.column_with_name(change::COLUMN).is_some() {
+        let e = format!(
+            "a column is named \"{}\", like the column that says how each row changes",
+            change::COLUMN
+        );
+        return Err(Error::sql(e).with_hint("Give it another name with AS."));
+    }
+    let fields = [Arc::new(change::field())].into_iter().chain(schema.fields().iter().cloned());
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+impl Splitter<'_> {
+    /// `plan`, which [`changes`], as an operator with a finish plan over its changes.
+    pub(super) fn changing_stage(&mut self, plan: &LogicalPlan, tail: &Tail) -> Result<Stage> {
+        let mut operators = Operators::default();
+        let mut changes = RowChanges::Retracting;
+        let finish = self.above_changing(plan, plan, (&mut operators, &mut changes))?;
+        let finish = self.optimize(finish)?;
+        if !is_row_wise(&finish) {
+            return Err(refused(
+                Error::sql("HAVING with a subquery cannot take the changes of an aggregate without windows")
+                    .with_hint("Compare with a literal, or filter the rows below GROUP BY."),
+            ));
+        }
+        let leaves = operators.nodes.iter().flat_map(|node| &node.inputs);
+        let on_time = leaves.flat_map(|input| &input.flow.leaves).all(Leaf::is_stream);
+        if on_time && (tail.lateness.is_some() || tail.late_data_to.is_some()) {
+            let e = Error::sql("no row is late for an aggregate without windows").with_hint(
+                "Leave ALLOW LATENESS and LATE DATA TO out: each row counts whenever it comes.",
+            );
+            return Err(refused(match tail.place {
+                Some(place) => e.with_place(place),
+                None => e,
+            }));
+        }
+        let operators = operators.nodes;
+        Ok(Stage { operators, finish, row_wise: true, keeps_order: true, changes: Some(changes) })
+    }
+
+    /// Replaces the aggregate by a leaf; says what kind of changes `root` has.
+    #[recursive::recursive]
+    fn above_changing(
+        &mut self,
+        plan: &LogicalPlan,
+        root: &LogicalPlan,
+        (operators, changes): (&mut Operators, &mut RowChanges),
+    ) -> Result<LogicalPlan> {
+        if let LogicalPlan::Aggregate(aggregate) = plan {
+            let spec = self.changing_aggregate(aggregate, plan.schema(), operators)?;
+            let keys = plan.schema().fields().len() - aggregate.aggr_expr.len();
+            *changes = match (spec.1, key(root, keys)) {
+                (true, _) => RowChanges::AppendOnly,
+                (false, Some(key)) => RowChanges::Upsert { key },
+                (false, None) => RowChanges::Retracting,
+            };
+            return Ok(spec.0);
+        }
+        plan.clone()
+            .map_children(|input| {
+                self.above_changing(&input, root, (&mut *operators, &mut *changes))
+                    .map(Transformed::yes)
+            })
+            .data()?
+            .recompute_schema()
+    }
+
+    /// Makes an operator of an aggregate; returns the plan of its leaf, with the aggregate's columns, and whether its rows
+    /// never change.
+    fn changing_aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        schema: &DFSchema,
+        operators: &mut Operators,
+    ) -> Result<(LogicalPlan, bool)> {
+        let mut prepared = Prepared::without_time();
+        let group_exprs: Vec<Expr> =
+            grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
+        let (mut outputs, mut keys, mut key_of_group) = (vec![], vec![], vec![]);
+        for expr in &group_exprs {
+            let column = prepared.add(expr.clone());
+            let key = keys.iter().position(|k| *k == column).unwrap_or_else(|| {
+                keys.push(column);
+                keys.len() - 1
+            });
+            key_of_group.push(Some(key));
+            outputs.push(operator_column(Prepared::name(column)));
+        }
+        let mut grouping_sets = None;
+        if let Some(sets) = lineage::grouping_sets(aggregate) {
+            let found = grouping(&sets, &group_exprs, &key_of_group, keys.len())?;
+            let (masks, id) = found
+                .ok_or_else(|| refused(Error::internal("grouping sets without their keys")))?;
+            grouping_sets = Some(masks);
+            outputs.push(id);
+        }
+        let row = |expr: &Expr| Ok(Some(expr.clone()));
+        let Some(calls) = calls(aggregate, &row, &mut prepared)? else {
+            return Err(refused(
+                Error::sql("ORDER BY inside an aggregate needs all rows, so that it cannot run without windows")
+                    .with_hint("Use max_by(value, time) or min_by(value, time) for the last or first value."),
+            ));
+        };
+        outputs.extend((0..calls.len()).map(|i| operator_column(format!("a{i}"))));
+        let prepare = prepared.plan(aggregate.input.as_ref().clone())?;
+        let build =
+            |(i, call): (usize, Call)| call.build(self.state(), prepare.schema(), &format!("a{i}"));
+        let aggregates = calls.into_iter().enumerate().map(build).collect::<Result<_>>()?;
+        let columns = Arc::new(prepare.schema().as_arrow().clone());
+        let spec =
+            ChangingSpec::try_new(columns, keys, grouping_sets, aggregates).map_err(refused)?;
+        let input = self.operator_input(&prepare, 0, arrow::datatypes::TimeUnit::Microsecond)?;
+        let leaf = self.next_leaf();
+        let (answer, is_append_only) = (Arc::clone(spec.answer_schema()), spec.is_append_only());
+        operators.nodes.push(OperatorNode { leaf, operator: Arc::new(spec), inputs: vec![input] });
+        let name = TableReference::bare(leaf.to_string());
+        let mut exprs = Vec::with_capacity(outputs.len());
+        for (expr, (qualifier, field)) in outputs.into_iter().zip(schema.iter()) {
+            exprs.push(named(at_leaf(expr, &name)?, qualifier.cloned(), field.name()));
+        }
+        let plan = scan(name, LeafTable::new(leaf, answer))?.project(exprs)?.build()?;
+        Ok((plan, is_append_only))
+    }
+}
+
+/// The columns of `plan` that are the first `keys` columns of its aggregate; `None` when one of them is not among its
+/// columns.
+fn key(plan: &LogicalPlan, keys: usize) -> Option<Vec<usize>> {
+    let columns = plan.schema().fields().len();
+    let origins: Vec<Option<usize>> = (0..columns).map(|column| origin(plan, column)).collect();
+    (0..keys).map(|key| origins.iter().position(|origin| *origin == Some(key))).collect()
+}
+
+/// The column of the aggregate below that a column is.
+fn origin(plan: &LogicalPlan, column: usize) -> Option<usize> {
+    match plan {
+        LogicalPlan::Aggregate(_) => Some(column),
+        LogicalPlan::Projection(projection) => {
+            match projection.expr.get(column)?.clone().unalias() {
+                Expr::Column(inner) => {
+                    let index = projection.input.schema().maybe_index_of_column(&inner)?;
+                    origin(&projection.input, index)
+                }
+                _ => None,
+            }
+        }
+        _ => origin(plan.inputs().first()?, column),
+    }
+}

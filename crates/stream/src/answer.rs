@@ -1,0 +1,134 @@
+//! The current rows of a view whose result changes.
+//!
+//! Changes are staged as they come, and become visible together at the end of an emission.
+//!
+//! Invariant: a reader sees all changes of an emission or none.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as PlanResult;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
+use windrow_core::{Error, Result};
+use windrow_operators::Answer;
+
+use crate::log::StreamLog;
+
+/// The changes that a log of changes holds for readers that are behind.
+const CHANGES_KEPT: u64 = 1 << 18;
+
+/// The current rows of a view.
+#[derive(Debug)]
+pub struct LiveAnswer {
+    schema: SchemaRef,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    answer: Answer,
+    staged: Vec<RecordBatch>,
+}
+
+impl LiveAnswer {
+    /// No rows. `changes`: the columns of the changes, of which the first says what has changed; `key`: the columns of the
+    /// key after it, see [`Answer::new`].
+    ///
+    /// # Errors
+    /// When values of the key cannot be compared.
+    pub fn new(changes: &Schema, key: Option<&[usize]>) -> Result<Self> {
+        let fields: Vec<_> = changes.fields().iter().skip(1).cloned().collect();
+        let schema = Arc::new(Schema::new(fields));
+        let answer = Answer::new(Arc::clone(&schema), key)?;
+        Ok(Self { schema, state: Mutex::new(State { answer, staged: vec![] }) })
+    }
+
+    /// The columns of its rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Takes changes, which the next commit makes visible.
+    pub fn stage(&self, changes: RecordBatch) {
+        self.state.lock().staged.push(changes);
+    }
+
+    /// Makes the staged changes visible, and drops old changes from the log that has them too.
+    ///
+    /// # Errors
+    /// Internal when they are those of another answer.
+    pub fn commit(&self, log: &StreamLog) -> Result<()> {
+        let mut state = self.state.lock();
+        let staged = std::mem::take(&mut state.staged);
+        if staged.is_empty() {
+            return Ok(());
+        }
+        staged.iter().try_for_each(|changes| state.answer.apply(changes))?;
+        drop(state);
+        let old = log.state().rows.saturating_sub(CHANGES_KEPT);
+        log.hide_before(old);
+        log.release_before(old);
+        Ok(())
+    }
+
+    /// Returns the rows that are visible now.
+    ///
+    /// # Errors
+    /// When they cannot be gathered.
+    pub fn rows(&self) -> Result<Vec<RecordBatch>> {
+        self.state.lock().answer.rows()
+    }
+
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        self.state.lock().answer.size_bytes()
+    }
+}
+
+/// A view whose result changes, as a table of its current rows.
+#[derive(Debug)]
+pub struct AnswerTable {
+    answer: Arc<LiveAnswer>,
+    log: Arc<StreamLog>,
+}
+
+impl AnswerTable {
+    /// The rows of `answer`, whose changes are in `log`.
+    pub fn new(answer: Arc<LiveAnswer>, log: Arc<StreamLog>) -> Self {
+        Self { answer, log }
+    }
+}
+
+#[async_trait]
+impl TableProvider for AnswerTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.answer.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        let external = |error: Error| DataFusionError::External(Box::new(error));
+        if let Some(error) = self.log.failed() {
+            return Err(external(error));
+        }
+        let rows = self.answer.rows().map_err(external)?;
+        let table = MemTable::try_new(self.schema(), vec![rows])?;
+        table.scan(state, projection, filters, limit).await
+    }
+}
