@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -67,10 +68,9 @@ impl LiveAnswer {
     pub fn commit(&self, log: &StreamLog) -> Result<()> {
         let mut state = self.state.lock();
         let staged = std::mem::take(&mut state.staged);
-        if staged.is_empty() {
-            return Ok(());
-        }
-        staged.iter().try_for_each(|changes| state.answer.apply(changes))?;
+        let Some(first) = staged.first() else { return Ok(()) };
+        // Together: each batch costs a part of those before it.
+        state.answer.apply(&concat_batches(&first.schema(), &staged)?)?;
         drop(state);
         let old = log.state().rows.saturating_sub(CHANGES_KEPT);
         log.hide_before(old);

@@ -117,6 +117,8 @@ fn an_answer_has_the_newest_row_of_each_key() {
         &[(Insert, 2, 21), (Delete, 3, 30)],
     ];
     assert_eq!(answered(true, &changes), [(1, 12), (2, 21), (4, 40)]);
+    // The same at once: a key may change several times.
+    assert_eq!(answered(true, &[&changes.concat()]), [(1, 12), (2, 21), (4, 40)]);
 }
 
 #[test]
@@ -128,4 +130,5 @@ fn without_a_key_equal_rows_are_counted() {
         &[(UpdateBefore, 1, 1), (UpdateAfter, 3, 3), (Insert, 3, 3)],
     ];
     assert_eq!(answered(false, &changes), [(2, 2), (3, 3), (3, 3)]);
+    assert_eq!(answered(false, &[&changes.concat()]), [(2, 2), (3, 3), (3, 3)]);
 }
