@@ -265,7 +265,7 @@ impl Login {
         }
         let decoded = |part: &str| {
             let part = percent_decode_str(part).decode_utf8();
-            part.map(|part| part.into_owned()).map_err(|_| wrong("it is not UTF-8"))
+            part.map(std::borrow::Cow::into_owned).map_err(|_| wrong("it is not UTF-8"))
         };
         let host = match url.host() {
             Some(Host::Ipv6(address)) => Some(address.to_string()),

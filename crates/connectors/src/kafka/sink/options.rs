@@ -267,7 +267,7 @@ impl KafkaSinkOptions {
         }
         let alone = matches!(self.form, Form::Text | Form::Bytes);
         let is_left =
-            |name: &String| !self.headers.contains(name) && !(alone && self.key.contains(name));
+            |name: &String| !(self.headers.contains(name) || alone && self.key.contains(name));
         let left: Vec<usize> = schema
             .fields()
             .iter()

@@ -15,8 +15,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaErrorCode;
 use windrow_core::{Error, ErrorKind, Result};
 
@@ -156,7 +157,7 @@ impl SinkProducer {
         for attempt in 1..=ATTEMPTS {
             let found = self.producer.client().fetch_metadata(Some(topic), self.options.timeout);
             let found = found.map_err(|error| self.judged(&error))?;
-            let error = found.topics().first().and_then(|topic| topic.error());
+            let error = found.topics().first().and_then(MetadataTopic::error);
             match error.map(RDKafkaErrorCode::from) {
                 None => return Ok(()),
                 Some(code) if attempt == ATTEMPTS => {
@@ -189,7 +190,7 @@ impl SinkProducer {
         if let Some(error) = element.and_then(|element| element.error().err()) {
             return Err(self.judged(&error));
         }
-        Ok(match element.map(|element| element.offset()) {
+        Ok(match element.map(TopicPartitionListElem::offset) {
             Some(Offset::Offset(sequence)) => u64::try_from(sequence).ok(),
             _ => None,
         })
