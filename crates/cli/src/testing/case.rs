@@ -135,6 +135,7 @@ impl Case {
 
     /// Applies a comment to the steps so far. `now`: the time that the clock shows, once it is known.
     fn direct(&mut self, directive: Directive, now: &mut Option<i64>) -> Result<()> {
+        let sets_start = matches!(directive, Directive::At(_));
         let micros = match directive {
             Directive::Expect(expected) => {
                 let Some(Step::Run(statement)) = self.steps.last_mut() else {
@@ -152,7 +153,7 @@ impl Case {
             }
             Directive::At(micros) => micros,
         };
-        if self.steps.is_empty() && now.is_none() {
+        if sets_start && self.steps.is_empty() && now.is_none() {
             self.start_micros = micros;
         } else if micros < now.unwrap_or(self.start_micros) {
             return Err(Error::sql("the clock does not go back")
