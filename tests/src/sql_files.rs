@@ -1,5 +1,5 @@
-//! Every file of `sql/` runs to its end, and each of its queries returns rows. Those that need a server have a test of their own
-//! (`alerts`).
+//! Every file of `sql/` runs to its end, and each of its queries returns rows. Those that need a server, or the views of another file, have
+//! tests of their own (`alerts`, `fields`).
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
 use crate::alerts::needs_server;
+use crate::fields::is_beside;
 use crate::slt::files;
 use crate::talk::{Answer, Talk};
 use crate::watch::trial;
@@ -14,7 +15,7 @@ use crate::watch::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     files(Path::new("sql"), "sql")
         .into_iter()
-        .filter(|file| !needs_server(file))
+        .filter(|file| !needs_server(file) && !is_beside(file))
         .map(|file| trial(file.display().to_string(), move || run(&file)))
         .collect()
 }
