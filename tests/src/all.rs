@@ -14,6 +14,7 @@ mod crash;
 mod disk;
 mod durable;
 mod failing;
+mod fields;
 mod files;
 mod flight;
 mod flight_guard;
@@ -44,6 +45,7 @@ mod sql_tests;
 mod steady;
 mod talk;
 mod terminal;
+mod tutorial;
 mod watch;
 
 use std::path::Path;
@@ -88,8 +90,10 @@ fn main() {
     trials.extend(sinks::trials());
     trials.extend(postgres::trials());
     trials.extend(alerts::trials());
+    trials.extend(fields::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
+    trials.extend(tutorial::trials());
     trials.extend(flight::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     s3::stop();

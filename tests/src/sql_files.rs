@@ -1,5 +1,5 @@
-//! Every file of `sql/` runs to its end, and each of its queries returns rows. Those that need a server have a test of their own
-//! (`alerts`), and so have tests (`sql_tests`).
+//! Every file of `sql/` runs to its end, and each of its queries returns rows. Those that need a server, or the views of another file, have
+//! tests of their own (`alerts`, `fields`), and so have those of `windrow test` (`sql_tests`).
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
 use crate::alerts::needs_server;
+use crate::fields::is_beside;
 use crate::slt::files;
 use crate::talk::{Answer, Talk};
 use crate::watch::trial;
@@ -14,7 +15,7 @@ use crate::watch::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     files(Path::new("sql"), "sql")
         .into_iter()
-        .filter(|file| !needs_server(file) && !file.starts_with("sql/tests"))
+        .filter(|file| !needs_server(file) && !is_beside(file) && !file.starts_with("sql/tests"))
         .map(|file| trial(file.display().to_string(), move || run(&file)))
         .collect()
 }

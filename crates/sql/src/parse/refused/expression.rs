@@ -1,8 +1,9 @@
 //! Expressions: calls of functions, windows, casts.
 
 use sqlparser::ast::{
-    CeilFloorKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, WindowFrame, WindowSpec, WindowType,
+    CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, WindowFrame, WindowSpec,
+    WindowType,
 };
 use windrow_core::Result;
 
@@ -36,7 +37,7 @@ pub(super) fn expression(walk: &Walk<'_>, expr: &Expr) -> Result<()> {
         }
         Expr::Ceil { expr: _, field } | Expr::Floor { expr: _, field } => {
             let to_field = match field {
-                CeilFloorKind::DateTimeField(field) => field.to_string() != "",
+                CeilFloorKind::DateTimeField(field) => *field != DateTimeField::NoDateTime,
                 CeilFloorKind::Scale(_) => true,
             };
             let hint = "Write date_trunc('day', ts), or round(x, digits).";

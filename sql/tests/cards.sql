@@ -1,6 +1,6 @@
--- What sql/payments/fraud.sql finds. Run it with: windrow test sql/tests
+-- What sql/finance/cards.sql finds. Run it with: windrow test sql/tests
 
-\i sql/payments/fraud.sql
+\i sql/finance/cards.sql
 
 -- Three payments from two countries within five minutes. Two payments of 0815 come when the watermark has passed them already, so they are
 -- late and no part of any pattern.
