@@ -19,6 +19,7 @@ pub mod idle;
 pub mod latency;
 pub mod ledger;
 mod look;
+mod numbered;
 pub mod output;
 pub mod parts;
 pub mod progress;

@@ -24,6 +24,7 @@ use windrow_operators::{
 use windrow_sql::leaf::LeafId;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
+use crate::numbered::{in_order_of_numbers, number_rows};
 use crate::runner::PlanRunner;
 use crate::survey::OperatorSize;
 use crate::tap::Stores;
@@ -42,6 +43,8 @@ pub(crate) struct StageRun {
     /// The memory for sorting rows of windows that do not fit in memory, where the output is ordered.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
+    /// Whether the finish plan passes a hidden column with the numbers of its rows, by which they are put in order.
+    pub(crate) numbered: bool,
     /// Whether its rows come as soon as their rows do, and then, whether they carry a change.
     pub(crate) changes: Option<bool>,
     /// Whether results that could be finished are held back while rows are on their way.
@@ -310,16 +313,8 @@ impl StageRun {
             }
             let Some(windows) = self.close_next()? else { return Ok(None) };
             let mut rows = windows.iter().flat_map(|(_, rows)| rows);
-            if rows.all(|rows| rows.rows_in_memory().is_some()) {
-                let mut whole = Vec::with_capacity(windows.len());
-                for (leaf, rows) in windows {
-                    whole.push((leaf, rows.into_iter().flatten().collect::<Result<_>>()?));
-                }
-                let rows = self.finish.run(whole).await?;
-                return Ok(Some(match self.changes {
-                    Some(shown) => normalised(&rows, shown)?.into_iter().collect(),
-                    None => rows,
-                }));
+            if self.numbered || rows.all(|rows| rows.rows_in_memory().is_some()) {
+                return self.finish_whole(windows).await.map(Some);
             }
             let rows = self.finish.stream(windows)?;
             self.open = Some(match &self.sorted {
@@ -327,6 +322,28 @@ impl StageRun {
                 None => rows,
             });
         }
+    }
+
+    /// Runs the finish plan over rows in memory.
+    async fn finish_whole(&mut self, windows: Vec<LeafWindows>) -> Result<Vec<RecordBatch>> {
+        let mut whole = Vec::with_capacity(windows.len());
+        let mut number = 0;
+        for (leaf, rows) in windows {
+            let mut batches = Vec::new();
+            for batch in rows.into_iter().flatten() {
+                let batch = batch?;
+                let first = number;
+                number += batch.num_rows() as u64;
+                batches.push(if self.numbered { number_rows(&batch, first)? } else { batch });
+            }
+            whole.push((leaf, batches));
+        }
+        let rows = self.finish.run(whole).await?;
+        Ok(match self.changes {
+            Some(shown) => normalised(&rows, shown)?.into_iter().collect(),
+            None if self.numbered => in_order_of_numbers(&rows)?.into_iter().collect(),
+            None => rows,
+        })
     }
 
     /// As [`pop`](Self::pop), but never a piece.

@@ -390,13 +390,19 @@ impl Builder<'_> {
     async fn root(&mut self, flow: Flow) -> Result<Root> {
         match flow {
             Flow::Stage(stage) => {
-                let keeps_order = stage.keeps_order;
-                let mut stage = self.stage(*stage).await?;
+                let is_ordered = self.setup.output.is_ordered();
+                // A finish plan that joins a table does not keep the order of rows.
+                let numbered = is_ordered
+                    && stage.row_wise
+                    && !stage.keeps_order
+                    && stage.operators.len() == 1;
+                let keeps_order = stage.keeps_order || numbered;
+                let mut stage = self.stage(*stage, numbered).await?;
                 stage.archived = self.setup.archived;
                 stage.closed = self.setup.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run, unless their order is
                 // fixed.
-                if self.setup.output.is_ordered() {
+                if is_ordered {
                     stage.in_order = match stage.operators.as_mut_slice() {
                         [one] => keeps_order && one.operator.keep_order(),
                         _ => false,
@@ -421,11 +427,12 @@ impl Builder<'_> {
         }
     }
 
-    async fn stage(&mut self, stage: Stage) -> Result<StageRun> {
+    /// `numbered`: whether its rows are put in order by the numbers of the finished rows that they come from.
+    async fn stage(&mut self, stage: Stage, numbered: bool) -> Result<StageRun> {
         let changes = stage.changes.as_ref().map(|changes| *changes != RowChanges::AppendOnly);
-        let finish = match changes {
-            Some(_) => stage.traced_finish()?,
-            None => stage.finish,
+        let finish = match changes.is_some() || numbered {
+            true => stage.traced_finish()?,
+            false => stage.finish,
         };
         let mut operators = Vec::new();
         for node in stage.operators {
@@ -447,6 +454,7 @@ impl Builder<'_> {
             operators,
             finish,
             row_wise,
+            numbered,
             changes,
             holds_back: false,
             in_order: false,
@@ -507,7 +515,7 @@ impl Builder<'_> {
     ) -> Result<Option<(Arc<dyn datafusion::physical_plan::ExecutionPlan>, LeafId, StageRun)>> {
         let (relation, mut projection, predicates) = match leaf.from {
             LeafSource::Stage(stage) => {
-                let stage = Box::pin(self.stage(*stage)).await?;
+                let stage = Box::pin(self.stage(*stage, false)).await?;
                 return Ok(Some((Arc::clone(&plan.plan), leaf.id, stage)));
             }
             LeafSource::Stream { relation, projection, predicates } => {

@@ -443,7 +443,7 @@ impl TapWorker {
 
     /// Runs the traced plan.
     async fn trace(&self, input: Rows<'_>, entry: &mut Entry) -> Result<Traced> {
-        let numbered = number_rows(&input.input)?;
+        let numbered = number_rows(&input.input, 0)?;
         let mut batches = Vec::new();
         let mut rows = Vec::new();
         let (out, skipped) = self.run(&self.traced, numbered, &input, entry).await?;
@@ -572,16 +572,6 @@ fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<B
         }
     }
     Ok(behind)
-}
-
-/// Appends the hidden column with row numbers, which traced plans pass through.
-fn number_rows(batch: &RecordBatch) -> Result<RecordBatch> {
-    let numbers = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
-    let mut fields = batch.schema().fields().to_vec();
-    fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false)));
-    let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(numbers));
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// Returns the rows of a batch with these numbers.

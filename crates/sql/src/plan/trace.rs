@@ -38,7 +38,7 @@ impl RowsFlow {
 
 impl Stage {
     /// The finish plan with a hidden last column, which the leaf has too: the code of each change
-    /// ([`windrow_operators::CHANGE_CODE`]).
+    /// ([`windrow_operators::CHANGE_CODE`]), or the number of the finished row that a row comes from.
     ///
     /// # Errors
     /// When a node cannot be rebuilt (our bug).
