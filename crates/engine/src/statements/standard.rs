@@ -1,12 +1,13 @@
 //! The statements that DataFusion reads: reference tables, COPY, SET, SHOW, …
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
-use windrow_core::Result;
+use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{Parameters, bounded, distinct_columns, parameters};
 use windrow_stream::lengths::no_lengths;
@@ -87,6 +88,9 @@ impl Statement for Standard {
             let plan = cx.planner().bind(plan)?;
             check_plan(&cx.access, &plan)?;
             let plan = cx.resolve_files(plan)?;
+            if cx.restoring.is_none() {
+                check_location(&plan)?;
+            }
             check_header(&cx.state(), &plan).await?;
             match &plan {
                 LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
@@ -120,6 +124,22 @@ impl Statement for Standard {
             }
             Ok(Outcome::Done((tag(&self.statement) + &cx.skipped.total().aside()).into()))
         })
+    }
+}
+
+/// Checks that the file of an external table exists: otherwise the table would be empty without a word. A directory (a path that ends
+/// in `/`), a glob and a URL may have no files yet.
+fn check_location(plan: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(create)) = plan else { return Ok(()) };
+    let is_file = |path: &&String| {
+        !path.contains("://") && !path.ends_with('/') && !path.contains(['*', '?', '['])
+    };
+    match create.locations.iter().filter(is_file).find(|path| !Path::new(path).exists()) {
+        None => Ok(()),
+        Some(path) => {
+            Err(Error::new(ErrorKind::NotFound, format!("file \"{path}\" does not exist"))
+                .with_hint("A path that ends in / is a directory, which INSERT may fill."))
+        }
     }
 }
 
