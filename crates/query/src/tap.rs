@@ -10,9 +10,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::datatypes::UInt64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
@@ -21,7 +21,6 @@ use windrow_core::{BadRow, Behind, Error, PartitionId, Result, Split, Watermark}
 use windrow_operators::StatefulOperator;
 use windrow_operators::lateness::{NotOnTime, Tolerance};
 use windrow_sql::leaf::LeafId;
-use windrow_sql::plan::ROW_COLUMN;
 use windrow_stream::intake::{TakenIn, display_micros, render_row, ticks};
 use windrow_stream::kept::{BadRows, Late, LateRows};
 use windrow_stream::memory::{MeasuredStore, OperatorMemory};
@@ -29,6 +28,7 @@ use windrow_stream::push::PushStream;
 use windrow_stream::stream::table::with_positions;
 
 use crate::ledger::{Entry, passed};
+use crate::numbered::number_rows;
 use crate::output::Output;
 use crate::runner::PlanRunner;
 use crate::shared::Shared;
