@@ -1,8 +1,7 @@
-//! `windrow test`: runs files of SQL under a clock of their own and compares what queries return with what the files
-//! expect.
+//! `windrow test`: runs SQL tests under a simulated clock and compares the rows of queries with the expected ones.
 //!
 //! ```text
-//! file ─ case ─► steps (statements, times) ─ run ─► outcomes ─ report ─► lines for people, JUnit
+//! file ─ case ─► steps (statements, times) ─ run ─► outcomes ─ report ─► text, JUnit
 //! ```
 //! Invariant: the outcome of a test depends on its files and the seed alone, never on the machine's clock.
 

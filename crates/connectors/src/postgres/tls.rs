@@ -1,6 +1,6 @@
 //! TLS of connections to PostgreSQL: rustls, with the certificates of the system or of a file.
 //!
-//! Invariant: there is no connection without verification of the server's certificate and name.
+//! Invariant: every connection made here verifies the server's certificate and name.
 
 use std::io;
 use std::path::Path;
