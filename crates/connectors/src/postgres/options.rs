@@ -1,4 +1,6 @@
 //! The options of a sink with `connector = 'postgres'`.
+//!
+//! Invariant: neither `Debug` nor an error shows the password, also if it is part of the URL.
 
 use std::path::PathBuf;
 use std::time::Duration;

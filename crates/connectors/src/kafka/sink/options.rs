@@ -1,4 +1,6 @@
-//! The options of a sink with `connector = 'kafka'`: Windrow's own, and those of librdkafka, which pass through.
+//! The options of a sink with `connector = 'kafka'`: Windrow's own, and those of librdkafka, which are passed through.
+//!
+//! Invariant: no option can weaken the delivery guarantee of the sink.
 
 use std::time::Duration;
 
