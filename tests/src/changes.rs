@@ -1,5 +1,5 @@
-//! Answers that change, while they do: a client that follows one, a view that holds the current rows, and a subscriber of
-//! that view.
+//! Updating results while rows arrive: a client that follows the changelog, a view that holds the current rows, and a
+//! subscriber to that view.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Counts by key.
 type Counts = BTreeMap<String, String>;
 
-/// Folds the changes (change, k, n) of a result until they give `wanted`.
+/// Folds the changes (change, k, n) of a result until the rows are `wanted`.
 fn until(rows: &mut ResultStream, counts: &mut Counts, wanted: &Counts) -> Result<(), Failed> {
     while counts != wanted {
         let batch = block_on(rows.next()).ok_or("the query has ended")??;

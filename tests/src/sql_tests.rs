@@ -1,4 +1,4 @@
-//! `windrow test`: the tests of `sql/tests` pass, shaken too; what fails is shown.
+//! `windrow test`: the tests of `sql/tests` pass, also with `--shake`; failures are shown.
 
 use std::path::Path;
 use std::process::Output;

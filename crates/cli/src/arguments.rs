@@ -130,14 +130,14 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Run tests: files of SQL with the rows that their queries are expected to return.
+    /// Run SQL tests: files with the expected rows of their queries.
     ///
-    /// The clock of a test stands still, and moves on by comments "-- at 00:01:00". Rows that other
-    /// systems would send are inserted by the test, and sinks write into a temporary folder.
+    /// The clock of a test stands still, and advances by comments "-- at 00:01:00". Streams with a
+    /// connector to another system take INSERT instead, and sinks write to a temporary directory.
     Test {
         #[command(flatten)]
         testing: Testing,
-        /// Print only what failed.
+        /// Print failures only.
         #[arg(short, long)]
         quiet: bool,
     },

@@ -1,7 +1,7 @@
-//! A schema registry: the client of Confluent's HTTP API, which others (Apicurio, Karapace, Redpanda) have too.
+//! Schema registries: a client of Confluent's HTTP API, which Apicurio, Karapace and Redpanda also implement.
 //!
-//! A schema never changes under its id, so it is asked for once. What the registry says it does not have is asked for again
-//! after a while. One that is away is no answer: the caller waits and asks again.
+//! Invariants: the schema of an id never changes, so it is fetched once; a missing id is looked up again after a while; an
+//! unavailable registry is an error, and never counts as a missing schema.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,11 +40,11 @@ pub(crate) const SUBJECT: OptionDoc = OptionDoc {
     doc: "The subject whose latest schema has the columns of a stream that declares none.",
 };
 
-/// How long the registry is waited for.
+/// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it is believed that there is no such schema, in µs.
+/// How long a missing schema is cached as missing, in µs.
 const UNKNOWN_MICROS: i64 = 5_000_000;
-/// Bytes of an answer at most.
+/// The maximum size of a response, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The options of a registry.
@@ -55,7 +55,7 @@ pub(crate) struct RegistryOptions {
     subject: Option<String>,
 }
 
-/// The login is a secret.
+/// Hides the login.
 impl std::fmt::Debug for RegistryOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RegistryOptions").field("url", &self.url.as_str()).finish_non_exhaustive()
@@ -63,10 +63,10 @@ impl std::fmt::Debug for RegistryOptions {
 }
 
 impl RegistryOptions {
-    /// Reads the options; `None`: no registry is named.
+    /// Parses the options; `None` if there is no registry.
     ///
     /// # Errors
-    /// For a URL or a login that is none, and for options without a registry.
+    /// For an invalid URL or login, and for other options without a URL.
     pub(crate) fn read(options: &StreamOptions<'_>) -> Result<Option<Self>> {
         let subject = options.get(SUBJECT.name).map(str::to_owned);
         let Some(url) = options.get(URL.name) else {
@@ -121,11 +121,11 @@ impl std::fmt::Debug for Registry {
 #[derive(Debug, Clone)]
 struct Known {
     schema: Result<Arc<WriterSchema>, String>,
-    /// Until when this is believed, in µs since 1970; `None`: for ever.
+    /// When the entry expires, in µs since 1970; `None`: never.
     until: Option<i64>,
 }
 
-/// What the registry says.
+/// A response of the registry.
 enum Answer {
     Found(Value),
     /// There is none.
@@ -133,7 +133,7 @@ enum Answer {
 }
 
 impl Registry {
-    /// Returns the registry of these options. Nothing is asked yet.
+    /// Creates a client. No request is sent yet.
     ///
     /// # Errors
     /// When the user may not reach it.
@@ -170,7 +170,7 @@ impl Registry {
     /// Fetches a schema.
     ///
     /// # Errors
-    /// When the registry does not answer. That it has no such schema, or one that cannot be used, is no error here.
+    /// When the registry does not respond. A missing or unusable schema is not an error here.
     pub(crate) async fn fetch(&self, id: u32) -> Result<()> {
         let until = Some(self.clock.now_micros() + UNKNOWN_MICROS);
         let known = match self.ask(&["schemas", "ids", &id.to_string()]).await? {
@@ -189,7 +189,7 @@ impl Registry {
     /// Returns the latest schema of a subject, with its id.
     ///
     /// # Errors
-    /// When the registry does not answer, has no such subject, or its schema cannot be used.
+    /// When the registry does not respond, has no such subject, or its schema cannot be used.
     pub(crate) async fn latest(&self, subject: &str) -> Result<(u32, Arc<WriterSchema>)> {
         let answer = match self.ask(&["subjects", subject, "versions", "latest"]).await? {
             Answer::Found(answer) => answer,
@@ -257,7 +257,7 @@ impl Schemas for Registry {
     }
 }
 
-/// Parses the schema of an answer; an error continues "schema 1 …".
+/// Parses the schema of a response; an error continues "schema 1 …".
 fn parsed(answer: &Value) -> Result<Arc<WriterSchema>, String> {
     let kind = answer.get("schemaType").and_then(Value::as_str).unwrap_or("AVRO");
     if kind != "AVRO" {
@@ -270,7 +270,7 @@ fn parsed(answer: &Value) -> Result<Arc<WriterSchema>, String> {
     WriterSchema::parse(text).map(Arc::new)
 }
 
-/// An error with its causes, which say more than itself.
+/// The text of an error with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

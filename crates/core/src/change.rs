@@ -1,10 +1,10 @@
-//! Changes: how the rows of an answer that changes are told apart.
+//! Changes: the kinds of rows in the changelog of an updating result.
 //!
-//! A row of such an answer carries a [`Change`] in its first column, which is named [`COLUMN`]. Folding the changes, in
-//! order, gives the answer: an `insert` adds its row, a `delete` removes it, and an `update_before`, which the
-//! `update_after` of the same row follows at once, removes the old values for the new ones.
+//! The first column of a changelog, [`COLUMN`], is the [`Change`] of each row. Folding the changes in order produces the
+//! result: an `insert` adds its row, a `delete` removes it, and an `update_before` with the `update_after` that directly
+//! follows it replaces the old values of a row with the new ones.
 //!
-//! Invariant: the words and the numbers are stored and sent, so they never change.
+//! Invariant: names and numbers are stored and sent to clients, so they never change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use arrow::datatypes::{DataType, Field};
 
 use crate::{Error, Result};
 
-/// The name of the column of changes.
+/// The name of the change column.
 pub const COLUMN: &str = "change";
 
-/// What a row says about an answer.
+/// The kind of a changelog row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Change {
     /// The row is new.
     Insert = 0,
-    /// The row as it was; the row as it is now follows at once.
+    /// The row before an update; the row after it follows directly.
     UpdateBefore = 1,
-    /// The row as it is now.
+    /// The row after an update.
     UpdateAfter = 2,
-    /// The row is no longer in the answer.
+    /// The row is no longer in the result.
     Delete = 3,
 }
 
@@ -35,7 +35,7 @@ impl Change {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Insert, Self::UpdateBefore, Self::UpdateAfter, Self::Delete];
 
-    /// Its word, as clients see it.
+    /// Its name, as clients see it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Insert => "insert",
@@ -45,7 +45,7 @@ impl Change {
         }
     }
 
-    /// The change with this word.
+    /// The change with this name.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|change| change.name() == name)
     }
@@ -55,7 +55,7 @@ impl Change {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// Whether its row is in the answer from now on; otherwise it no longer is.
+    /// Whether its row is in the result after the change.
     pub fn adds(self) -> bool {
         matches!(self, Self::Insert | Self::UpdateAfter)
     }
@@ -67,17 +67,17 @@ impl fmt::Display for Change {
     }
 }
 
-/// The column of changes: VARCHAR, never NULL.
+/// The change column: VARCHAR, never NULL.
 pub fn field() -> Field {
     Field::new(COLUMN, DataType::Utf8View, false)
 }
 
-/// Returns the words of changes as a column.
+/// Returns a change column.
 pub fn column(changes: impl Iterator<Item = Change>) -> ArrayRef {
     Arc::new(StringViewArray::from_iter_values(changes.map(Change::name)))
 }
 
-/// Reads a column of changes.
+/// Reads a change column.
 ///
 /// # Errors
 /// Internal when it is not one.

@@ -4,7 +4,7 @@
 //!
 //! Every other crate depends on it for event time ([`time`]), the intervals into which rows are grouped ([`window`],
 //! [`calendar`]), the position of a row in its partition ([`offset`]), how rows enter ([`source`]) and leave ([`sink`]),
-//! how the rows of an answer that changes are told apart ([`change`]), the time of day ([`clock`]), limits ([`limits`]), the memory of one statement ([`budget`]), sizes in bytes
+//! the kinds of rows in a changelog ([`change`]), the time of day ([`clock`]), limits ([`limits`]), the memory of one statement ([`budget`]), sizes in bytes
 //! ([`size`]), the owner of a part of a data directory ([`owner`]), and errors ([`error`]).
 //!
 //! This crate depends on Arrow and on the database of time zones (chrono-tz), and on nothing else of weight: no

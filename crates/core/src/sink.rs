@@ -75,22 +75,22 @@ pub trait Sink: Debug + Send {
     /// When the destination does not have all of them.
     async fn commit(&mut self, sequence: u64) -> Result<()>;
 
-    /// After a commit that failed: up to which sequence rows are at the destination nevertheless; `None`: none of them, or it is
-    /// not known.
+    /// After a failed commit: the sequence up to which rows have reached the destination nevertheless; `None` if there are none or
+    /// this is unknown.
     fn delivered(&self) -> Option<u64> {
         None
     }
 
-    /// After an error of the kind [`Data`](crate::ErrorKind::Data): the number of the row that was refused (the sequence before
-    /// it); `None`: one of those that were taken, and it is not known which.
+    /// After an error of the kind [`Data`](crate::ErrorKind::Data): the number of the refused row (the sequence before
+    /// it); `None` if it is unknown which of the written rows was refused.
     fn refused(&self) -> Option<u64> {
         None
     }
 
-    /// Drops the rows that were taken and are not committed: they are read again.
+    /// Discards the rows that were written and not committed: they are read again.
     ///
     /// # Errors
-    /// When the destination cannot be left in order.
+    /// When the destination cannot be returned to a consistent state.
     async fn rewind(&mut self) -> Result<()> {
         self.close().await
     }

@@ -1,5 +1,5 @@
 //! Random rows, keys, cuts, workers and flushes of an aggregate without windows, compared with an evaluator that visits
-//! every row. After every flush the changes so far, folded, are the answer over the rows so far: as they come, filtered,
+//! every row. After every flush the changes so far, folded, are the result over the rows so far: unchanged, filtered,
 //! and projected.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ use windrow_operators::{
     ChangingSpec, CoordinatorPart, GroupingSets, Mode, StatefulOperator, WorkerPart, normalised,
 };
 
-/// Rows, each with how often the answer has it.
+/// Rows, each with the number of its occurrences in the result.
 type Answer = BTreeMap<String, usize>;
 
 struct Case {

@@ -40,7 +40,7 @@ pub(crate) struct Coordinator {
     pub(crate) promptness: Promptness,
 }
 
-/// The longest time between two emissions of an answer that changes, in µs, while rows keep coming.
+/// The longest time between two emissions of an updating result, in µs, while rows keep arriving.
 const EMIT_MICROS: i64 = 500_000;
 
 /// When workers are flushed although more rows may come for the same result (*prompt*): whenever no rows are on their
@@ -57,7 +57,7 @@ impl Promptness {
         now >= self.due_micros || now < self.last_micros
     }
 
-    /// Whether an answer that changes is due although rows are on their way.
+    /// Whether an emission of an updating result is due although rows are in flight.
     fn is_overdue(&self, now: i64) -> bool {
         now.saturating_sub(self.last_micros) >= EMIT_MICROS && self.is_due(now)
     }
@@ -278,7 +278,7 @@ impl Coordinator {
                 let began = clock.now_micros();
                 let Some((rows, in_order)) = self.next_rows(at).await? else { break };
                 if at_once {
-                    // Most of the work of changes is to compute them; a slow reader is none.
+                    // Computing changes is most of the work; waiting for a slow reader does not count.
                     took = took.saturating_add(clock.now_micros().saturating_sub(began));
                 }
                 self.send(rows, in_order).await?;

@@ -33,7 +33,7 @@ pub enum Output {
         room: Option<Room>,
         /// The number of the next rows that are archived already: they are recomputed and not appended.
         archived_rows: Arc<AtomicU64>,
-        /// The current rows of a view whose result changes.
+        /// The current rows of a view with an updating result.
         answer: Option<Arc<LiveAnswer>>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
@@ -131,7 +131,7 @@ impl Output {
     /// Makes the changes since the last call visible together.
     ///
     /// # Errors
-    /// Internal when they are those of another answer.
+    /// Internal when the changes do not belong to the view.
     pub(crate) fn commit(&self) -> Result<()> {
         match self {
             Self::View { log, answer: Some(answer), .. } => answer.commit(log),

@@ -58,7 +58,7 @@ impl Root {
         }
     }
 
-    /// Whether it is an answer that comes as soon as its rows do, and changes with them.
+    /// Whether it is an updating result, whose changes are emitted without waiting for the watermark.
     pub(crate) fn comes_at_once(&self) -> bool {
         matches!(self, Self::Stage(stage) if stage.changes.is_some())
     }

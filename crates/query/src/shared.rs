@@ -219,8 +219,8 @@ impl Shared {
         self.permits.add_permits(batches);
     }
 
-    /// Wakes the coordinator; an answer that changes is then returned as far as its rows have been processed, however
-    /// lately it has been.
+    /// Wakes the coordinator, and makes an updating result emit the changes of all rows processed so far, even if its last
+    /// emission was a moment ago.
     pub fn ask_emission(&self) {
         self.emission_asked.store(true, Ordering::Release);
         self.wake();

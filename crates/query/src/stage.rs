@@ -45,7 +45,7 @@ pub(crate) struct StageRun {
     pub(crate) row_wise: bool,
     /// Whether the finish plan passes a hidden column with the numbers of its rows, by which they are put in order.
     pub(crate) numbered: bool,
-    /// Whether its rows come as soon as their rows do, and then, whether they carry a change.
+    /// `Some` for an updating result, which does not wait for the watermark: whether its rows have a change column.
     pub(crate) changes: Option<bool>,
     /// Whether results that could be finished are held back while rows are on their way.
     pub(crate) holds_back: bool,
@@ -245,7 +245,7 @@ impl OperatorRun {
         Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
-    /// Whether workers hold rows that the coordinator's part has not seen.
+    /// Whether workers hold rows that have not been flushed to the coordinator's part.
     fn has_rows(&self) -> bool {
         self.inputs.iter().any(|input| {
             let stores = input.stores.lock();
@@ -288,7 +288,7 @@ impl StageRun {
         self.holds_back = false;
         for operator in &mut self.operators {
             self.holds_back |= operator.gather(idle).await?;
-            // These do not wait for the watermark, so it does not say whether some are left.
+            // Changes do not wait for the watermark, so it does not tell whether some are still to come.
             self.holds_back |= self.changes.is_some() && operator.has_rows();
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! The current rows of a view whose result changes.
+//! The current rows of a view with an updating result.
 //!
-//! Changes are staged as they come, and become visible together at the end of an emission.
+//! Changes are staged as they arrive, and become visible together at the end of an emission.
 //!
 //! Invariant: a reader sees all changes of an emission or none.
 
@@ -22,7 +22,7 @@ use windrow_operators::Answer;
 
 use crate::log::StreamLog;
 
-/// The changes that a log of changes holds for readers that are behind.
+/// The number of changes that the log keeps for readers that are behind.
 const CHANGES_KEPT: u64 = 1 << 18;
 
 /// The current rows of a view.
@@ -39,8 +39,8 @@ struct State {
 }
 
 impl LiveAnswer {
-    /// No rows. `changes`: the columns of the changes, of which the first says what has changed; `key`: the columns of the
-    /// key after it, see [`Answer::new`].
+    /// An answer without rows. `changes`: the columns of the changelog, the change column first; `key`: the key columns,
+    /// numbered without the change column, see [`Answer::new`].
     ///
     /// # Errors
     /// When values of the key cannot be compared.
@@ -56,20 +56,20 @@ impl LiveAnswer {
         &self.schema
     }
 
-    /// Takes changes, which the next commit makes visible.
+    /// Stages changes, which the next commit makes visible.
     pub fn stage(&self, changes: RecordBatch) {
         self.state.lock().staged.push(changes);
     }
 
-    /// Makes the staged changes visible, and drops old changes from the log that has them too.
+    /// Makes the staged changes visible, and drops old changes from `log`, which also contains them.
     ///
     /// # Errors
-    /// Internal when they are those of another answer.
+    /// Internal when the changes do not belong to this answer.
     pub fn commit(&self, log: &StreamLog) -> Result<()> {
         let mut state = self.state.lock();
         let staged = std::mem::take(&mut state.staged);
         let Some(first) = staged.first() else { return Ok(()) };
-        // Together: each batch costs a part of those before it.
+        // As one batch: each `apply` may have to rewrite earlier chunks.
         state.answer.apply(&concat_batches(&first.schema(), &staged)?)?;
         drop(state);
         let old = log.state().rows.saturating_sub(CHANGES_KEPT);
@@ -92,7 +92,7 @@ impl LiveAnswer {
     }
 }
 
-/// A view whose result changes, as a table of its current rows.
+/// A view with an updating result, as a table of its current rows.
 #[derive(Debug)]
 pub struct AnswerTable {
     answer: Arc<LiveAnswer>,

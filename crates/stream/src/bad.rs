@@ -1,4 +1,6 @@
-//! Rows that a stream does not take although they could be decoded: how they become bad rows.
+//! Rows that were decoded and are refused by the stream (checks, lengths): how they become bad rows.
+//!
+//! Invariant: a row is refused once, with its first reason, and the offsets of the other rows do not change.
 
 use std::sync::Arc;
 
@@ -30,10 +32,10 @@ impl OnBad {
     }
 }
 
-/// Takes rows out of a batch, each for a reason; of several of one row the first counts.
+/// Removes rows from a batch, each with a reason; if a row has several reasons, the first one counts.
 ///
 /// # Errors
-/// The first reason, where bad rows are errors; when a row cannot be rendered.
+/// The first reason, if bad rows are errors; when a row cannot be rendered.
 pub(crate) fn taken_out(
     mut batch: SourceBatch,
     mut reasons: Vec<(usize, String)>,

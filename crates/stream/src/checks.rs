@@ -1,7 +1,7 @@
-//! Checks of rows: `CHECK (amount > 0)`. A row for which one is false is a bad row of a connector, and makes an INSERT fail.
-//! As in SQL, a check that is NULL is met.
+//! CHECK constraints of streams: `CHECK (amount > 0)`. A row that violates one is a bad row if it comes from a connector, and
+//! makes an INSERT fail. As in SQL, a condition that is NULL is satisfied.
 //!
-//! Invariant: whether a row of a connector is bad does not depend on which columns a query reads. So the columns of
+//! Invariant: whether a row of a connector is bad does not depend on the columns that a query reads. So the columns of
 //! checks are always read.
 
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::altered::Alteration;
 use crate::bad::{OnBad, taken_out};
 use crate::intake::render_row;
 
-/// A condition that rows meet.
+/// A condition that rows must satisfy.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// Its name, which is the reason of bad rows.
+    /// Its name, which appears in the reason of bad rows.
     pub name: String,
     /// The condition, a boolean over the columns of the stream.
     pub condition: Arc<dyn PhysicalExpr>,
@@ -37,7 +37,7 @@ impl Checks {
         self.0.is_empty()
     }
 
-    /// Returns the rows that do not meet a check, with the first that they do not meet.
+    /// Returns the rows that violate a check, with the reason; a row occurs once for each check that it violates.
     fn broken(&self, rows: &RecordBatch) -> Result<Vec<(usize, String)>> {
         let mut broken = vec![];
         for check in &self.0 {
@@ -46,10 +46,10 @@ impl Checks {
         Ok(broken)
     }
 
-    /// Returns the reason for which rows with all columns are refused; `None`: all meet the checks.
+    /// Returns why rows with all columns are refused; `None` if all of them satisfy the checks.
     ///
     /// # Errors
-    /// When a condition is no boolean (a bug).
+    /// When a condition is not boolean (a bug).
     pub(crate) fn refused(&self, rows: &RecordBatch) -> Result<Option<String>> {
         let Some((row, reason)) = self.broken(rows)?.into_iter().min_by_key(|(row, _)| *row) else {
             return Ok(None);
@@ -57,21 +57,21 @@ impl Checks {
         Ok(Some(format!("{reason}: {}", render_row(rows, row)?)))
     }
 
-    /// Makes the rows of a batch with all columns bad that do not meet a check.
+    /// Turns the rows of a batch with all columns that violate a check into bad rows.
     ///
     /// # Errors
-    /// When a condition is no boolean, or a row cannot be rendered.
+    /// When a condition is not boolean, or a row cannot be rendered.
     pub(crate) fn applied(&self, batch: SourceBatch) -> Result<SourceBatch> {
         let broken = self.broken(&batch.rows)?;
         taken_out(batch, broken, OnBad::DeadLetter)
     }
 
-    /// The columns that conditions are computed from.
+    /// The columns that the conditions read.
     fn columns(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().flat_map(|check| collect_columns(&check.condition)).map(|c| c.index())
     }
 
-    /// The same checks over rows with other columns, by their names.
+    /// The same checks over rows with other columns, matched by name.
     fn over(&self, schema: &Schema) -> Result<Self> {
         let over = |check: &Check| {
             let condition = reassign_expr_columns(Arc::clone(&check.condition), schema);
@@ -96,7 +96,7 @@ impl Check {
             Err(error) if rows.num_rows() == 1 => {
                 Ok(vec![(0, format!("check \"{}\": {}", self.name, error.message()))])
             }
-            // One of the rows fails; the others are not worse for it.
+            // Evaluation fails for at least one row: find out for which.
             Err(_) => {
                 let mut broken = vec![];
                 for row in 0..rows.num_rows() {
@@ -116,12 +116,12 @@ impl Check {
     }
 }
 
-/// The transformation that makes rows bad that do not meet a check.
+/// The transformation that turns rows that violate a check into bad rows.
 #[derive(Debug)]
 pub struct Checked {
     /// The checks.
     pub checks: Checks,
-    /// The treatment of rows that do not meet one. There is no value that could become NULL: `null` is as `dead_letter`.
+    /// The treatment of rows that violate one. No single value could become NULL, so `null` is the same as `dead_letter`.
     pub on_bad: OnBad,
 }
 
@@ -154,7 +154,7 @@ impl Alteration for Checked {
 struct CheckedReader {
     inner: Box<dyn Reader>,
     checks: Checks,
-    /// Indexes of the wanted columns among those that are read.
+    /// Indexes of the projected columns among those that are read.
     wanted: Vec<usize>,
     on_bad: OnBad,
 }

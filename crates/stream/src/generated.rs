@@ -63,7 +63,7 @@ pub struct Columns {
     pub columns: Vec<Column>,
     /// The maximum lengths of the source's text columns.
     pub lengths: Lengths,
-    /// The conditions that rows meet.
+    /// The checks that rows must satisfy.
     pub checks: Checks,
 }
 

@@ -41,7 +41,7 @@ pub struct PushStream {
     pub(crate) columns: Option<Arc<Columns>>,
     /// The maximum lengths of text columns.
     pub(crate) lengths: Lengths,
-    /// The conditions that rows meet.
+    /// The checks that rows must satisfy.
     checks: Checks,
     /// The write-ahead log, which appends durable rows to `log`; `None`: the stream is in memory only.
     pub wal: Option<Arc<Wal>>,
@@ -159,16 +159,16 @@ impl PushStream {
         Self { lengths, ..self }
     }
 
-    /// Sets the conditions that rows meet.
+    /// Sets the checks that rows must satisfy.
     pub fn with_checks(self, checks: Checks) -> Self {
         Self { checks, ..self }
     }
 
-    /// Checks that rows with the [physical](Self::physical) columns meet the conditions of the stream, for writers that
-    /// insert all of their rows or none. What others append becomes bad rows.
+    /// Checks that rows with the [physical](Self::physical) columns satisfy the checks of the stream, for writers that
+    /// insert all of their rows or none. For other writers, violating rows become bad rows.
     ///
     /// # Errors
-    /// The first row that does not.
+    /// The first row that violates a check.
     pub fn check(&self, rows: &RecordBatch) -> Result<()> {
         if self.checks.is_empty() {
             return Ok(());

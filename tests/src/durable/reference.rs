@@ -1,4 +1,5 @@
-//! Views keep the reference tables that they read: which version of a table a row is joined with does not depend on restarts.
+//! Views keep the reference tables that they read, so the version of a table that a row is joined with does not depend on
+//! restarts.
 
 use libtest_mimic::Failed;
 

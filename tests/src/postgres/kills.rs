@@ -1,4 +1,4 @@
-//! Kill -9 while rows go to PostgreSQL: of Windrow, of the server, of connections; each row is there once.
+//! Kill -9 while rows are written to PostgreSQL: of Windrow, of the server, of connections; each row is there once.
 
 use libtest_mimic::Failed;
 

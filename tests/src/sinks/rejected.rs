@@ -1,4 +1,4 @@
-//! `on_error = 'reject'`: rows that are refused are set aside, all others arrive.
+//! `on_error = 'reject'`: refused rows are set aside, all others arrive.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! A test file: statements, the times at which they run, and what they are expected to return.
 //!
 //! ```text
-//! -- at 00:01:00                 the clock shows this much more than at the start
-//! -- at 2026-05-04 12:00:00      the clock shows this; before the first statement, it starts so
+//! -- at 00:01:00                 advances the clock to this long after the start
+//! -- at 2026-05-04 12:00:00      advances the clock to this time; before the first statement, sets the start
 //! SELECT …;
 //! -- expect                      the rows of the statement above, one per line, values between |
 //! -- 4711 | 142.40
@@ -21,7 +21,7 @@ use crate::command::Command;
 use crate::failure::Failure;
 use crate::script::{Item, Script, Source};
 
-/// How deep files may include one another.
+/// The maximum depth of includes.
 const DEPTH_MAX: usize = 16;
 /// The time at the start, where the file names none, in µs: 2100-01-01, so that no row is in the future.
 const START_MICROS: i64 = 4_102_444_800_000_000;
@@ -31,7 +31,7 @@ const START_MICROS: i64 = 4_102_444_800_000_000;
 pub(super) struct Case {
     /// The time of the clock at the start, in µs since 1970.
     pub(super) start_micros: i64,
-    /// What is to be done, in order.
+    /// The steps, in order.
     pub(super) steps: Vec<Step>,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Expected {
     Error(String),
 }
 
-/// A comment that directs the test.
+/// A directive, in a comment.
 #[derive(Debug, PartialEq, Eq)]
 enum Directive {
     /// After the start, or since 1970.
@@ -95,7 +95,7 @@ impl Case {
     /// Reads a test.
     ///
     /// # Errors
-    /// When a file cannot be read or parsed, or a comment directs what cannot be done.
+    /// When a file cannot be read or parsed, or contains an invalid directive.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let script = std::rc::Rc::new(Script::read(Source::from_path(path))?);
         let mut case = Self { start_micros: START_MICROS, steps: vec![] };
@@ -133,7 +133,7 @@ impl Case {
         Ok(case)
     }
 
-    /// Applies a comment to the steps so far. `now`: the time that the clock shows, once it is known.
+    /// Applies a directive to the steps so far. `now`: the time of the clock, once known.
     fn direct(&mut self, directive: Directive, now: &mut Option<i64>) -> Result<()> {
         let sets_start = matches!(directive, Directive::At(_));
         let micros = match directive {
@@ -190,7 +190,7 @@ impl Case {
         Ok(())
     }
 
-    /// Gives the queries without expectation those of a file, in order.
+    /// Assigns the expectations of an `.expected` file to the queries without one, in order.
     fn expect_all(&mut self, path: &Path) -> Result<()> {
         let text = std::fs::read_to_string(path).map_err(|e| unusable("read", path, e))?;
         let blocks = text.split("\n\n").map(|block| {
@@ -221,7 +221,7 @@ fn count_differs(path: &Path, than: &str) -> Error {
         )
 }
 
-/// A path as it is, or where that is not there, relative to the folder of a file.
+/// A path as written, or if it does not exist, relative to the directory of the file.
 fn beside(path: PathBuf, from: &Path) -> PathBuf {
     match from.parent() {
         Some(folder) if !path.exists() && folder.join(&path).exists() => folder.join(path),
@@ -229,13 +229,13 @@ fn beside(path: PathBuf, from: &Path) -> PathBuf {
     }
 }
 
-/// A row with one form of the space around values, on one line.
+/// A row on one line, with normalised spaces around values.
 pub(super) fn normalized(row: &str) -> String {
     let row = row.split('|').map(str::trim).collect::<Vec<_>>().join(" | ");
     row.trim_end().replace('\n', "\\n")
 }
 
-/// The directing comments of a file with their lines, in order: those outside of statements.
+/// The directives of a file with their lines, in order: comments outside of statements.
 fn directives(script: &Script, items: &[Item]) -> Result<Vec<(usize, Directive)>, Failure> {
     let within = |line: usize| {
         items.iter().any(|item| match item {

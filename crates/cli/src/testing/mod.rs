@@ -1,8 +1,7 @@
-//! `windrow test`: runs files of SQL under a clock of their own and compares what queries return with what the files
-//! expect.
+//! `windrow test`: runs SQL tests under a simulated clock and compares the rows of queries with the expected ones.
 //!
 //! ```text
-//! file ─ case ─► steps (statements, times) ─ run ─► outcomes ─ report ─► lines for people, JUnit
+//! file ─ case ─► steps (statements, times) ─ run ─► outcomes ─ report ─► text, JUnit
 //! ```
 //! Invariant: the outcome of a test depends on its files and the seed alone, never on the machine's clock.
 
@@ -28,17 +27,16 @@ const FAILED: u8 = 3;
 /// The options of `windrow test`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Testing {
-    /// Files, and folders whose .sql files with expected rows are tests.
+    /// Test files, and directories whose .sql files with expected rows are tests.
     #[arg(default_value = ".", value_name = "DIR|FILE")]
     paths: Vec<PathBuf>,
-    /// Run each test this many times more (5 without a number), with random sizes of batches, numbers of threads, and restarts from a data
-    /// directory.
+    /// Run each test this many more times (default: 5), with random batch sizes and thread counts, and restarts from a data directory.
     #[arg(long, value_name = "RUNS", num_args = 0..=1, require_equals = true, default_missing_value = "5")]
     shake: Option<u32>,
-    /// The seed of the first shaken run; each further run has the next one.
+    /// The seed of the first shaken run; each further run uses the next one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Also write the outcome to this file, as JUnit XML.
+    /// Also write the results to this file, as JUnit XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -47,7 +45,7 @@ impl Testing {
     /// Runs the tests and prints their outcome.
     ///
     /// # Errors
-    /// When a test failed, which has been reported; when there is none, or a file cannot be read or written.
+    /// When a test has failed (which is reported first), when there are no tests, or when a file cannot be read or written.
     pub(crate) fn run(&self, waiting: &Runtime, quiet: bool) -> Result<(), Failure> {
         let mut report = Report::new(quiet);
         for path in self.files()? {
@@ -111,7 +109,7 @@ impl Testing {
     }
 }
 
-/// Collects the tests below a folder.
+/// Collects the tests below a directory.
 fn search(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(|e| unusable("read", folder, e))?;
     for entry in entries {

@@ -1,4 +1,6 @@
-//! What people and programs are shown of tests.
+//! The report of test outcomes, as text and as JUnit XML.
+//!
+//! Invariant: a test passes only if all of its statements did what was expected.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ const COMPARED_MAX: usize = 2_000;
 /// The outcome of a test.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
-    /// What was not as expected.
+    /// The statements with an unexpected result.
     pub(super) mismatches: Vec<Mismatch>,
     /// Why it could not run to its end.
     pub(super) failure: Option<Failure>,
@@ -72,7 +74,7 @@ impl Mismatch {
     }
 }
 
-/// The lines of both with what differs marked; empty where nothing does.
+/// A line diff of both; empty if they are equal.
 fn differing(expected: &[String], found: &[String]) -> Vec<String> {
     if expected == found {
         return vec![];
@@ -135,7 +137,7 @@ impl Verdict {
         Self { seed: Some(seed), ..self }
     }
 
-    /// What went wrong, a line each.
+    /// The failures, a line each.
     fn details(&self, path: &Path) -> Vec<String> {
         let mut lines = vec![];
         for mismatch in &self.mismatches {
@@ -182,7 +184,7 @@ impl Report {
         Ok(())
     }
 
-    /// Prints the sum.
+    /// Prints the summary.
     ///
     /// # Errors
     /// When stdout cannot be written.

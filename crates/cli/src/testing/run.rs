@@ -1,7 +1,9 @@
-//! Runs a test once: on an engine of its own, whose clock only the test moves.
+//! Runs a test once, on a separate engine whose clock only the test advances.
 //!
-//! A shaken run has other sizes of batches and numbers of threads, and a data directory from which the engine is opened
-//! again between statements. None of that may change what queries return.
+//! A shaken run uses random batch sizes and thread counts, and a data directory from which the engine is reopened between
+//! statements.
+//!
+//! Invariant: no query returns other rows in a shaken run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +22,16 @@ use super::report::{Mismatch, Verdict};
 use super::substitute::substituted;
 use crate::output::format_options;
 
-/// The time of the machine that a statement may take: the clock of the test stands still, so one that waits for it would
-/// never end.
+/// The real time that a statement may take: the clock of the test stands still, so a statement that waits for it would never
+/// end.
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
-/// How often a query is repeated, as far as rows may still come because the clock has moved, and the pause between.
+/// How often a query is repeated after the clock has advanced, since its rows may still be under way, and the pause between.
 const REPEATS: u32 = 40;
-/// The steps in which the clock moves on.
+/// The steps in which the clock advances.
 const STEPS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a shaken run draws from a seed.
+/// The random numbers of a shaken run, from a seed.
 #[derive(Debug)]
 pub(super) struct Shaken(u64);
 
@@ -121,7 +123,7 @@ impl<'a> Bench<'a> {
     /// Closes the engine and opens it again.
     fn restart(&mut self) -> Result<()> {
         self.within(self.engine()?.close())?;
-        // The data directory is one engine's at a time.
+        // Only one engine can use the data directory at a time.
         self.open = None;
         self.open = Some(opened(&self.clock, &self.limits, Some(&self.folder))?);
         for setting in &self.settings {
@@ -174,7 +176,7 @@ impl<'a> Bench<'a> {
     fn move_to(&mut self, micros: i64) {
         let by = micros.saturating_sub(self.clock.now_micros());
         let by = Duration::from_micros(u64::try_from(by).unwrap_or_default());
-        // In steps, as time passes: what waits for a time may wait for another one after it.
+        // In steps, like real time: a task that waits for a time may then wait for a later one.
         for _ in 0..STEPS {
             // What was inserted before is read before.
             if let Err(error) = self.settle() {
@@ -187,7 +189,7 @@ impl<'a> Bench<'a> {
         self.moved = true;
     }
 
-    /// Runs a statement. Returns in what it was not as expected.
+    /// Runs a statement. Returns the difference to what is expected.
     fn statement(&mut self, statement: &Statement) -> Result<Option<Mismatch>> {
         let parsed = substituted(&statement.parsed, self.folder.path())?;
         let is_query = matches!(parsed.statement, Sql::Query(_));
@@ -202,7 +204,7 @@ impl<'a> Bench<'a> {
             return found.map(|_| None);
         };
         let is_ordered = ordered(&parsed);
-        // Time has moved, and what depends on it is under way on other threads.
+        // The clock has advanced, and other threads may still be reacting to it.
         let mut repeats = if self.moved && is_query { REPEATS } else { 0 };
         while repeats > 0 && Mismatch::of(statement, &found, expected, is_ordered).is_some() {
             repeats -= 1;

@@ -1,5 +1,6 @@
-//! What a test has in place of the world outside: rows of other systems are inserted by the test, sinks write into a
-//! folder of the test.
+//! Replaces connectors in the statements of a test: streams take INSERT instead, sinks write into a directory of the test.
+//!
+//! Invariant: a test never connects to the broker, database or server that its statements name as a connector.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,9 +8,9 @@ use std::path::Path;
 use windrow_core::{Error, Result};
 use windrow_sql::parse::{OptionItem, Parsed, Statement, parse, spans};
 
-/// Connectors that need nothing outside of the machine.
+/// Connectors that need no external system, and are kept.
 const LOCAL: [&str; 4] = ["file", "datagen", "nexmark", "replay"];
-/// The options of a stream that it keeps without its connector.
+/// The options that a stream keeps without its connector.
 const KEPT: [&str; 4] = ["idle_timeout", "max_future_skew", "retention", "when_idle"];
 
 /// Returns the statement that a test runs in place of `parsed`. `folder`: where sinks write.

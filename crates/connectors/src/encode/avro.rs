@@ -1,6 +1,6 @@
-//! Avro object container files.
+//! Writing Avro object container files.
 //!
-//! Values are first converted to the types that Avro has, without loss; a column whose type has none is refused.
+//! Invariant: values are converted to Avro's types without loss; a column whose type has no such conversion is refused.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::formats::convert::STRICT;
 pub(crate) enum AvroPacking {
     /// None.
     Plain,
-    /// Deflate, which all readers have.
+    /// Deflate, which all readers support.
     Deflate,
     /// Snappy.
     Snappy,
@@ -51,7 +51,7 @@ impl AvroPacking {
     }
 }
 
-/// The bytes of a file, with their number for others.
+/// The bytes of a file; their number can be read while the writer holds them.
 struct Counted {
     bytes: Vec<u8>,
     size: Arc<AtomicUsize>,
@@ -86,7 +86,7 @@ impl AvroEncoder {
     /// Begins a file.
     ///
     /// # Errors
-    /// When Avro does not have the type or the name of a column.
+    /// When the type or the name of a column cannot be expressed in Avro.
     pub(super) fn new(schema: &SchemaRef, packing: AvroPacking) -> Result<Self> {
         let fields = schema.fields().iter().map(in_avro).collect::<Result<Fields, String>>();
         let fields = fields.map_err(|why| Error::data(format!("rows cannot be Avro: {why}")))?;

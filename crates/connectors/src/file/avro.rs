@@ -1,6 +1,6 @@
 //! Reading Avro object container files: one split per file, read from its beginning.
 //!
-//! An offset is the number of the row in the file. Blocks before the first row that is wanted are skipped undecoded.
+//! An offset is the number of the row in the file. Blocks before the first requested row are skipped without decoding.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::formats::typed::Typed;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
-/// Rows that are decoded before a batch is returned, about.
+/// About how many rows are decoded before a batch is returned.
 const BATCH_ROWS: usize = 8_192;
 
 /// A file whose header has been read.
@@ -182,7 +182,7 @@ pub(super) struct AvroReader {
     on_bad: OnBadRow,
     wanted: SchemaRef,
     rows_max: usize,
-    /// Rows before this offset are not wanted.
+    /// Rows before this offset are skipped.
     from: u64,
     /// Offset of the first row of the next block.
     row: u64,
@@ -251,7 +251,7 @@ impl AvroReader {
         self.batches(gathered, end)
     }
 
-    /// Divides rows into batches of the size that is wanted.
+    /// Divides rows into batches of the requested size.
     fn batches(&mut self, into: Decoded, end: u64) -> Result<()> {
         let (rows, offsets, mut bad) = into.into_batch(&self.wanted)?;
         let before = offsets.partition_point(|offset| *offset < self.from);

@@ -1,4 +1,4 @@
-//! `format = 'avro'`: its options, the schemas of messages, and their columns.
+//! `format = 'avro'` of topics: its options, where the schemas of messages come from, and the columns of the stream.
 
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ impl OpenedAvro {
         })
     }
 
-    /// Compares declared columns with the schema, as far as it is known.
+    /// Compares declared columns with the schema, if it is known.
     ///
     /// # Errors
     /// When the only schema of the stream does not have the columns.

@@ -17,26 +17,26 @@ use windrow_core::{Error, Result};
 use super::types::{PgType, is_text};
 use crate::encode::json_lines;
 
-/// What the bytes of a COPY begin with: a signature, flags, and the length of an extension.
+/// The first bytes of a COPY: a signature, flags, and the length of an extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What they end with.
+/// The last bytes of a COPY.
 pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 /// From 1970 to 2000, in days and in µs.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
-/// The times that PostgreSQL has, in µs since 2000: from 4713 BC, to before 294277.
+/// The range of timestamps of PostgreSQL, in µs since 2000: from 4713 BC to before 294277.
 const MICROS: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
-/// The days that it has, since 2000.
+/// The range of its dates, in days since 2000.
 const DAYS: std::ops::Range<i32> = -2_451_545..2_145_031_949;
 
-/// Writes one value of a column, without its length; whether it is NULL is known.
+/// Writes one value of a column that is not NULL, without its length.
 type Write<'a> = Box<dyn Fn(usize, &mut Vec<u8>) -> Result<()> + 'a>;
 
-/// Appends rows. Each begins with a number, if `first` is that of the first one.
+/// Appends rows. If `first` is given, each row begins with its number, starting with `first`.
 ///
 /// # Errors
-/// [`Data`](windrow_core::ErrorKind::Data) for a value that PostgreSQL does not have.
+/// [`Data`](windrow_core::ErrorKind::Data) for a value that PostgreSQL cannot represent.
 pub(super) fn append(
     rows: &RecordBatch,
     columns: &[PgType],
@@ -200,7 +200,7 @@ fn writer<'a>(array: &'a ArrayRef, to: &'a PgType, name: &'a str) -> Result<Writ
 fn text_writer<'a>(array: &'a ArrayRef, to: &PgType, name: &'a str) -> Option<Write<'a>> {
     let values = array.as_string_opt::<i64>()?;
     let is_uuid = *to == PgType::Uuid;
-    // The version of the form.
+    // The version of the binary format.
     let version: &[u8] = if *to == PgType::Jsonb { &[1] } else { &[] };
     Some(Box::new(move |row, out| {
         let text = values.value(row);
@@ -229,7 +229,7 @@ fn date_writer<'a>(array: &'a ArrayRef, name: &'a str) -> Option<Write<'a>> {
     }))
 }
 
-/// Writes times of `units`, of which one is `scale` µs: see [`ticks`].
+/// Writes times, which are numbers of `scale` µs: see [`ticks`].
 fn time_writer<'a>(units: ArrayRef, scale: i64, is_time: bool, name: &'a str) -> Write<'a> {
     Box::new(move |row, out| {
         let micros = micros(units.as_primitive::<Int64Type>().value(row), scale);
@@ -268,7 +268,7 @@ fn list(
     (0..part.len()).try_for_each(|row| field(&part, &write, row, out))
 }
 
-/// Returns the numbers of a column of times, and how many µs one is, or how many of them a µs is (negative).
+/// Returns a column of times as integers, with the µs per unit; if negative, the units per µs.
 fn ticks(array: &ArrayRef) -> Result<Option<(ArrayRef, i64)>> {
     let (unit, wide) = match array.data_type() {
         DataType::Timestamp(unit, _) | DataType::Time64(unit) => (*unit, DataType::Int64),
@@ -310,7 +310,7 @@ fn numeric_writer(array: &ArrayRef) -> Option<Write<'_>> {
     }))
 }
 
-/// Writes a number: how many groups of four digits, the weight of the first, the sign, the digits after the point, the groups.
+/// Writes a numeric: the number of groups of four digits, the weight of the first group, the sign, the scale, the groups.
 fn numeric(negative: bool, digits: &str, scale: i8, out: &mut Vec<u8>) -> Result<()> {
     let shown = usize::try_from(scale).unwrap_or(0);
     let mut all = digits.to_owned();

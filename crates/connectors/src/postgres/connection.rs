@@ -1,6 +1,6 @@
-//! Connections, and what errors of PostgreSQL mean for a sink.
+//! Connections, and the classification of PostgreSQL's errors for a sink.
 //!
-//! Invariant: no message has the password in it.
+//! Invariant: no message contains the password.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl std::fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A statement may be under way: nobody waits for it.
+        // A statement may still be running: its result is not needed.
         self.serving.abort();
     }
 }
@@ -49,7 +49,7 @@ impl Connection {
         if let Some(password) = &options.password {
             config.password(password);
         }
-        // A server that is gone is noticed by both sides; what a session that is gone has begun, ends.
+        // Both sides notice a dead peer, and the server aborts the transaction of a dead session.
         config
             .connect_timeout(options.timeout)
             .keepalives_idle(Duration::from_secs(10))
@@ -87,14 +87,14 @@ impl Connection {
     {
         let serving = io.spawn(async move {
             if let Err(error) = connection.await {
-                // Statements that were under way have it also.
+                // Running statements report it too.
                 tracing::debug!(%error, "a connection to PostgreSQL has ended");
             }
         });
         Self { client, serving: serving.abort_handle() }
     }
 
-    /// The error of a connection that did not come about.
+    /// The error of a connection that could not be established.
     fn refused(error: &tokio_postgres::Error, server: &Server) -> Error {
         let why = said(error);
         let refused = Error::new(
@@ -134,7 +134,7 @@ pub(super) async fn in_time<T>(
     }
 }
 
-/// Returns an error with its causes.
+/// Returns the text of an error with its causes.
 fn said(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let mut text = db.message().to_owned();
@@ -156,7 +156,7 @@ fn said(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Decides what an error of a statement means: a row is refused, the destination is away, or a person has to act.
+/// Classifies an error of a statement: a refused row, an unavailable destination, or an error that needs the user.
 pub(super) fn judged(error: &tokio_postgres::Error, options: &PostgresOptions) -> Error {
     let table = options.shown_table();
     let Some(code) = error.code() else {
@@ -180,7 +180,7 @@ pub(super) fn judged(error: &tokio_postgres::Error, options: &PostgresOptions) -
     }
 }
 
-/// Returns the row of a COPY that was refused, counted from 0, as far as PostgreSQL says it.
+/// Returns the refused row of a COPY, counted from 0, if PostgreSQL names it.
 pub(super) fn refused_row(error: &tokio_postgres::Error) -> Option<u64> {
     let place = error.as_db_error()?.where_()?;
     let line = place.lines().find(|line| line.starts_with("COPY "))?;

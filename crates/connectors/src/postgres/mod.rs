@@ -3,8 +3,10 @@
 //! ```text
 //! write ─► rows, in memory ─ commit ─► one transaction: rows by COPY, the sequence in windrow_sinks
 //! ```
-//! After an error of the connection nobody knows whether a transaction was committed; the sequence says it, and the next
-//! attempt begins by reading it. `types` says which columns a table may have, `binary` writes values, `session` has the statements.
+//! `types` decides which columns a table may have, `binary` encodes values, `session` has the statements.
+//!
+//! Invariant: after a connection error it is unknown whether a transaction was committed; so each attempt first reads the
+//! sequence, and writes only rows after it.
 
 mod binary;
 mod connection;
@@ -29,13 +31,13 @@ use self::session::{Failure, Rows, Session};
 use self::table::Table;
 use crate::env::{ConnectorEnv, SinkSpec};
 
-/// The rows of one commit at most, in bytes, unless a single batch has more.
+/// The maximum size of the rows of one commit, in bytes, unless a single batch is larger.
 const BYTES_MAX: usize = 32 << 20;
 
 /// A sink that writes to a table.
 #[derive(Debug)]
 struct PostgresSink {
-    /// What distinguishes it from all other sinks that write to the database.
+    /// Its id, unique among all sinks that write to the database.
     id: String,
     name: String,
     options: Arc<PostgresOptions>,
@@ -43,9 +45,9 @@ struct PostgresSink {
     io: Handle,
     clock: Arc<dyn Clock>,
     session: Option<Session>,
-    /// The rows that are not committed yet; `None`: none.
+    /// The rows that are not committed yet.
     rows: Option<Rows>,
-    /// Their size.
+    /// Their size, in bytes.
     bytes: usize,
     refused: Option<u64>,
 }
@@ -53,7 +55,7 @@ struct PostgresSink {
 /// Returns a sink of the options of `CREATE SINK … WITH (connector = 'postgres', …)`. Nothing is sent yet.
 ///
 /// # Errors
-/// For invalid options, columns that PostgreSQL does not have, and a server that the user may not write to.
+/// For invalid options, column types that PostgreSQL does not have, and a server that the user may not write to.
 pub(crate) fn open(
     options: &[(String, String)],
     spec: &SinkSpec,
@@ -110,7 +112,7 @@ impl PostgresSink {
 
     /// Writes rows in one transaction.
     async fn transact(&mut self, rows: &Rows) -> Result<()> {
-        // Once more if the table has changed meanwhile.
+        // Once more if the table has been altered meanwhile.
         for _ in 0..2 {
             if self.session.is_none() {
                 self.session = Some(self.connect().await?.0);
@@ -180,7 +182,7 @@ impl Sink for PostgresSink {
             Ok(()) => self.bytes = 0,
             Err(error) => {
                 if error.kind() == ErrorKind::Unavailable {
-                    // Also what is still under way ends with it.
+                    // Closing the connection also aborts a running statement.
                     self.session = None;
                 }
                 self.rows = Some(rows);

@@ -1,4 +1,6 @@
 //! The options of a sink with `connector = 'postgres'`.
+//!
+//! Invariant: neither `Debug` nor an error shows the password, also if it is part of the URL.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,7 +84,7 @@ const BATCH_ROWS_MAX: usize = 1_000_000;
 /// The longest `timeout`.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 
-/// How the server is found.
+/// The address of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Server {
     /// A name or address, and a port.
@@ -101,12 +103,12 @@ impl std::fmt::Display for Server {
     }
 }
 
-/// How a server proves its name.
+/// The encryption of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Encryption {
-    /// Not at all: nothing is encrypted.
+    /// None.
     Off,
-    /// By a certificate, against those of a file or of the system.
+    /// TLS; the server's certificate is verified against those of a file or of the system.
     Verified(Option<PathBuf>),
 }
 
@@ -119,7 +121,7 @@ pub(super) struct PostgresOptions {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
-    /// The columns by which rows replace others; empty: rows are added.
+    /// The key by which rows replace others; empty: rows are only added.
     pub(super) key: Vec<String>,
     pub(super) create_table: bool,
     pub(super) encryption: Encryption,
@@ -140,7 +142,7 @@ impl std::fmt::Debug for PostgresOptions {
     }
 }
 
-/// Where to log in, from the URL or from single options.
+/// Server and login, from the URL or from single options.
 #[derive(Default)]
 struct Login {
     host: Option<String>,
@@ -209,7 +211,7 @@ impl PostgresOptions {
         format!("{}.{}", self.schema, self.table)
     }
 
-    /// The place as administrators allow it: `postgresql://host:port/database/schema/table`; `None`: a socket of this machine.
+    /// The place that administrators allow by prefix: `postgresql://host:port/database/schema/table`; `None`: a socket of this machine.
     pub(super) fn place(&self) -> Option<String> {
         let Server::Tcp(..) = &self.server else { return None };
         let mut url = Url::parse(&format!("postgresql://{}", self.server)).ok()?;
@@ -253,7 +255,7 @@ impl Login {
         Ok(login)
     }
 
-    /// The text may have a password, and so is not repeated.
+    /// Parses the URL. It may contain a password, so errors do not repeat it.
     fn of_url(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Error::config(format!("option \"url\" cannot be used: {why}"))
@@ -294,7 +296,7 @@ impl Login {
     }
 }
 
-/// Decides how the server proves its name.
+/// Decides on the encryption.
 fn encryption(
     server: &Server,
     sslmode: Option<&str>,
@@ -332,7 +334,7 @@ fn encryption(
     })
 }
 
-/// A name of PostgreSQL, which is at most 63 bytes long.
+/// An identifier of PostgreSQL, at most 63 bytes long.
 fn name(options: &StreamOptions<'_>, option: &str) -> Result<Option<String>> {
     let Some(name) = options.get(option) else { return Ok(None) };
     if name.is_empty() || name.len() > 63 || name.contains('\0') {

@@ -37,7 +37,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Returns the number of a row, which is given by its place.
+    /// Returns the number of the row at a position in the batches.
     fn number(&self, place: u64) -> Option<u64> {
         let mut before = 0;
         for (first, rows) in &self.batches {
@@ -54,9 +54,9 @@ impl Rows {
 /// Why rows were not written.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The columns of the table are not those that were prepared for.
+    /// The table has been altered since the statements were prepared.
     Changed,
-    /// An error, and the number of the row that was refused, as far as it is known.
+    /// An error, and the number of the refused row, if known.
     Error(Error, Option<u64>),
 }
 
@@ -85,7 +85,7 @@ impl Session {
     /// Connects, checks the table and creates what is missing. Must be called on the runtime `io`.
     ///
     /// # Errors
-    /// When the server does not answer, or the table does not take the rows.
+    /// When the server does not respond, or the table cannot store the rows.
     pub(super) async fn open(
         options: &PostgresOptions,
         table: &Table,
@@ -130,7 +130,7 @@ impl Session {
         options: &PostgresOptions,
     ) -> Result<Option<u64>> {
         let client = &mut self.connection.client;
-        // With the lock, what another connection has begun is over.
+        // Once the row is locked, no other connection has a transaction open for this sink.
         let found = client.query_opt(&self.lock, &[&id]).await;
         let found = found.map_err(|e| judged(&e, options))?;
         found.map(|row| unsigned(row.get(0))).transpose()
@@ -139,7 +139,7 @@ impl Session {
     /// Writes rows and their sequence in one transaction. Rows that are there already are not written again.
     ///
     /// # Errors
-    /// When they are not committed, as far as it is known.
+    /// When they are not known to be committed.
     pub(super) async fn write(
         &mut self,
         (id, sink): (&str, &str),
@@ -156,7 +156,7 @@ impl Session {
         }
         let has = found.map_or(from, |row| row.get(0));
         if has == to {
-            // The answer to a commit was lost.
+            // The response to a commit was lost.
             return transaction.rollback().await.map_err(failed);
         }
         if has != from {
@@ -181,12 +181,12 @@ impl Session {
             transaction.rollback().await.map_err(failed)?;
             return Err(Failure::Changed);
         }
-        // Constraints that are deferred are checked now.
+        // Deferred constraints are checked here.
         transaction.commit().await.map_err(failed)
     }
 }
 
-/// Sends rows by COPY, with their numbers if they are `numbered`.
+/// Sends rows by COPY, with their row numbers if `numbered`.
 async fn copy_in(
     transaction: &Transaction<'_>,
     (copy, columns): (&Statement, &[PgType]),
@@ -226,7 +226,7 @@ async fn copy_in(
         buffer.extend_from_slice(TRAILER);
         sent = copy.as_mut().send(Bytes::from(buffer)).await;
     }
-    // What could not be sent says less than the answer, if there is one.
+    // The server's error, if there is one, says more than the failure to send.
     match copy.finish().await {
         Ok(_) => sent.map_err(failed),
         Err(error) => Err(failed(error)),
@@ -239,7 +239,7 @@ pub(super) fn size_of(rows: &RecordBatch) -> usize {
     sizes.map(|size| size.unwrap_or(0)).sum()
 }
 
-/// Another one writes for this sink, or the database is not what it was.
+/// The error when another process writes for this sink, or the database was restored.
 pub(super) fn elsewhere(sink: &str, has: i64, from: u64, options: &PostgresOptions) -> Error {
     Error::new(
         ErrorKind::Corrupt,

@@ -1,4 +1,6 @@
-//! The table that a sink writes to: it is created on request, and its columns are compared with those of the sink.
+//! The table that a sink writes to: creates it on request, and compares its columns with those of the sink.
+//!
+//! Invariant: names and texts reach SQL only through `quoted` and `literal`.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tokio_postgres::error::SqlState;
@@ -10,7 +12,7 @@ use super::options::PostgresOptions;
 use super::types::{PgType, created, fits, hint};
 use crate::encode::{Encoding, Packing};
 
-/// The temporary table of rows that replace others, and its first column, by which the last of several rows of one key is found.
+/// The temporary table of an upsert, and its first column, which orders the rows of one key.
 const STAGE: &str = "pg_temp.windrow_rows";
 const NUMBER: &str = "\"number of the row\"";
 
@@ -20,11 +22,11 @@ struct Column {
     /// `None`: it cannot be written.
     pg_type: Option<PgType>,
     modifier: i32,
-    /// Its type in words.
+    /// Its type as SQL shows it.
     shown: String,
     /// Whether rows need a value for it.
     is_needed: bool,
-    /// Whether it is computed, and takes no values.
+    /// Whether it is generated, and accepts no values.
     is_computed: bool,
 }
 
@@ -34,12 +36,12 @@ pub(super) struct Table {
     schema: SchemaRef,
 }
 
-/// Returns a name as SQL has it.
+/// Returns a quoted identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Returns a text as SQL has it.
+/// Returns a string literal.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
@@ -52,7 +54,7 @@ impl Table {
     /// Checks what can be checked without the server.
     ///
     /// # Errors
-    /// For a key that is no column, and columns of types that PostgreSQL does not have.
+    /// For a key that is not a column, and column types that PostgreSQL does not have.
     pub(super) fn new(schema: &SchemaRef, options: &PostgresOptions) -> Result<Self> {
         for (at, name) in options.key.iter().enumerate() {
             if schema.field_with_name(name).is_err() {
@@ -87,7 +89,7 @@ impl Table {
         self.schema.fields().iter().map(|field| quoted(field.name())).collect()
     }
 
-    /// The statement that takes rows.
+    /// The COPY statement.
     pub(super) fn copy_sql(&self, options: &PostgresOptions) -> String {
         let columns = self.names().join(", ");
         match options.key.is_empty() {
@@ -121,7 +123,7 @@ impl Table {
         ))
     }
 
-    /// An expression that describes the columns of the table.
+    /// A query that returns a signature of the columns of the table.
     pub(super) fn signature_sql(&self, options: &PostgresOptions) -> String {
         format!(
             "SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod), ',' ORDER BY attnum) \
@@ -131,10 +133,10 @@ impl Table {
         )
     }
 
-    /// Creates what is missing, and returns the types of the columns, in the order of the sink, with what describes the table.
+    /// Creates what is missing, and returns the types of the columns, in the order of the sink, and the signature of the table.
     ///
     /// # Errors
-    /// When the table does not take the rows.
+    /// When the table cannot store the rows.
     pub(super) async fn prepare(
         &self,
         client: &Client,
@@ -183,7 +185,7 @@ impl Table {
         Ok((types, signature))
     }
 
-    /// The columns of a table that is created.
+    /// The column definitions of a new table.
     fn definition(&self, options: &PostgresOptions) -> Result<String> {
         let mut parts = vec![];
         for field in self.schema.fields() {
@@ -254,14 +256,14 @@ async fn create(
     name: &str,
     definition: &str,
 ) -> Result<()> {
-    // It is looked for first: creating needs rights even if it exists.
+    // CREATE TABLE IF NOT EXISTS would need the right to create even if the table exists.
     let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await;
     if there.map_err(|e| judged(&e, options))?.get(0) {
         return Ok(());
     }
     let created = client.batch_execute(&format!("CREATE TABLE {name} ({definition})")).await;
     match created {
-        // Another one was faster.
+        // Another session was faster.
         Err(error)
             if matches!(
                 error.code(),
@@ -290,7 +292,7 @@ fn no_index(options: &PostgresOptions) -> Error {
     ))
 }
 
-/// The columns of the table. A domain is the type that it is over.
+/// The query for the columns of the table. A domain counts as its base type.
 fn columns_sql(options: &PostgresOptions) -> String {
     format!(
         "SELECT a.attname::text, \

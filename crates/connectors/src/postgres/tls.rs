@@ -1,4 +1,6 @@
 //! TLS of connections to PostgreSQL: rustls, with the certificates of the system or of a file.
+//!
+//! Invariant: every connection made here verifies the server's certificate and name.
 
 use std::io;
 use std::path::Path;
@@ -15,12 +17,12 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 use windrow_core::{Error, Result};
 
-/// Makes connections that verify the certificate and the name of the server.
+/// Opens connections that verify the certificate and the name of the server.
 #[derive(Clone)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Reads the certificates that are trusted. Blocks for a moment.
+    /// Reads the trusted certificates. Blocks briefly.
     ///
     /// # Errors
     /// When there are none.
@@ -66,7 +68,7 @@ impl Tls {
     }
 }
 
-/// One connection to be.
+/// A connection to be established.
 pub(super) struct Connect {
     connector: TlsConnector,
     name: ServerName<'static>,

@@ -1,7 +1,7 @@
-//! Which types of PostgreSQL take which columns, so that each value arrives as it is.
+//! Which types of PostgreSQL can store which columns without changing values.
 //!
-//! Invariant: what [`fits`] accepts is either stored exactly, or refused by PostgreSQL or the encoder for one row. The exception is
-//! the last three digits of TIMESTAMP(9), which PostgreSQL does not have.
+//! Invariant: each value of a column that [`fits`] accepts is either stored exactly, or its row is refused by PostgreSQL or the encoder.
+//! The exception is the last three digits of TIMESTAMP(9), which PostgreSQL does not have.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use windrow_core::sql_type;
@@ -17,7 +17,7 @@ pub(super) enum PgType {
     Float4,
     Float8,
     Numeric,
-    /// `text` and what has its binary form: `varchar`, `char`, enumerations.
+    /// `text` and types with the same binary format: `varchar`, `char`, enumerations.
     Text,
     Uuid,
     Json,
@@ -31,7 +31,7 @@ pub(super) enum PgType {
 }
 
 impl PgType {
-    /// Returns the type of an object id that has no elements.
+    /// Returns the type with an object id, unless it is an array.
     pub(super) fn of(oid: u32) -> Option<Self> {
         Some(match oid {
             16 => Self::Bool,
@@ -55,7 +55,7 @@ impl PgType {
     }
 }
 
-/// Returns the type of a column that `create_table` creates; `None`: there is none.
+/// Returns the type with which `create_table` creates a column; `None` if there is none.
 pub(super) fn created(data_type: &DataType) -> Option<String> {
     Some(match data_type {
         DataType::Boolean => "boolean".to_owned(),
@@ -93,7 +93,7 @@ fn numeric(precision: u8, scale: i8) -> String {
     }
 }
 
-/// The digits of a second that PostgreSQL has.
+/// The precision of a time in PostgreSQL.
 fn digits(unit: TimeUnit) -> i32 {
     match unit {
         TimeUnit::Second => 0,
@@ -102,8 +102,8 @@ fn digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Returns why a column does not take a type; `None`: it does. `modifier` is that of its definition: a length or a precision, −1
-/// without.
+/// Returns why a column cannot store a type; `None` if it can. `modifier` is the type modifier of the column (a length or
+/// precision), −1 without one.
 pub(super) fn fits(data_type: &DataType, to: &PgType, modifier: i32) -> Option<&'static str> {
     const OTHER: &str = "the types do not fit";
     let narrow =
@@ -183,7 +183,7 @@ fn is_binary(data_type: &DataType) -> bool {
     )
 }
 
-/// What to do about a column whose type has no place.
+/// The hint for a column that the table cannot store.
 pub(super) fn hint(name: &str, data_type: &DataType) -> String {
     match created(data_type) {
         Some(created) => format!(

@@ -1,4 +1,4 @@
-//! The table of a function: it takes the function's name among the objects, and cannot be read.
+//! The table of a function: it reserves the function's name in the catalog, and cannot be read.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ pub(crate) struct Materialized {
     pub(crate) name: String,
     /// Its rows.
     pub(crate) log: Arc<StreamLog>,
-    /// Its current rows, if its result changes: its log has the changes then.
+    /// The current rows of an updating result; the log contains its changes.
     pub(crate) answer: Option<Arc<LiveAnswer>>,
     /// The view as a stream, for queries that read it.
     pub(crate) stream: Arc<Stream>,
@@ -61,10 +61,10 @@ impl Materialized {
         }
     }
 
-    /// Refuses a view whose result changes, where rows are taken that do not: by `what`, such as `a sink`.
+    /// Refuses a view with an updating result for a consumer (`what`, such as `a sink`) that needs append-only rows.
     ///
     /// # Errors
-    /// When it changes.
+    /// When the result is updating.
     pub(crate) fn check_append_only(&self, what: &str) -> Result<()> {
         match &self.answer {
             None => Ok(()),

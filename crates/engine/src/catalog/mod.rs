@@ -3,7 +3,7 @@
 //! DataFusion's schema provider (`tables`) has the tables that the planner scans; this catalog has the objects behind
 //! them: streams, the queries of views, the text of each definition. `guarded` is the catalog as one user sees it.
 //!
-//! Sinks and functions share the names of tables, and have tables there that cannot be read.
+//! Sinks and functions share a namespace with tables: each is represented by a table that cannot be read.
 //!
 //! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
@@ -82,7 +82,7 @@ struct Entry {
     text: String,
     /// The streams and views that it reads.
     reads: Vec<String>,
-    /// The functions of users that its statement calls.
+    /// The user-defined functions that its statement calls.
     calls: Vec<String>,
 }
 
@@ -335,8 +335,8 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// Returns the names of the objects that read an object, or call a function. They include those that could not be
-    /// opened and call it: what has become of their state depends on it.
+    /// Returns the names of the objects that read an object, or call a function. They include objects that call it and
+    /// could not be opened, since their state was computed with it.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
         let readers =
@@ -474,7 +474,7 @@ impl Streams for Catalog {
     }
 }
 
-/// Returns the functions of users among those that a statement calls.
+/// Returns the user-defined functions that a statement calls.
 fn calls(objects: &BTreeMap<String, Entry>, text: &str) -> Vec<String> {
     let is_function = |e: &Entry| matches!(e.object, Object::Function(_));
     if !objects.values().any(is_function) {

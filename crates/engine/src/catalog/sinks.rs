@@ -180,7 +180,7 @@ impl SinkObject {
         *self.rejected.lock() = rejected;
     }
 
-    /// Returns the refused row that the destination has not been told to go on without.
+    /// Returns the last refused row if the sequence `committed` has not moved past it.
     pub(crate) fn open_rejection(&self, committed: u64) -> Option<u64> {
         self.rejected.lock().open(committed)
     }

@@ -92,7 +92,7 @@ pub(crate) enum Part {
     Table,
     /// The progress of a sink.
     Sink,
-    /// The reference tables that a view reads, as they were when it began.
+    /// The reference tables of a view, as of its creation.
     Reference,
 }
 

@@ -4,8 +4,8 @@
 //! sinks/<dir>.json           {"owner":"91….7","first":0,"committed":1200,"writing":1264,"paused":false,"crc32":"…"}
 //! sinks/<dir>.rejected.json  {"owner":"91….7","rejected":{"count":2,"rows":[{"row":17,"reason":"…","at":…,"values":"{…}"}, …]},"crc32":"…"}
 //! ```
-//! A row that is refused is stored before the destination is told to go on without it. After a crash in between, it is the last
-//! of them and not committed, and is not sent again.
+//! A refused row is stored before the sequence moves past it. After a crash in between, the last refused row is not below
+//! `committed`, and is not sent again.
 //!
 //! Invariants: `committed` is never ahead of the destination; the rows up to `writing` are committed together, also after a crash,
 //! so that a destination that gets them twice gets the same rows; a file of another object is refused.
@@ -19,32 +19,32 @@ use windrow_storage::files::{corrupt, io_error};
 use super::definitions::{Definition, Part};
 use super::store::{Store, missing};
 
-/// Refused rows that are kept at most: the last ones.
+/// The maximum number of refused rows that are kept; the oldest are dropped first.
 const KEPT_ROWS: usize = 1_000;
-/// Their size at most, in bytes.
+/// Their maximum total size, in bytes.
 const KEPT_BYTES: usize = 1 << 20;
-/// The values of a row that are kept at most, in bytes.
+/// The maximum size of the values of a row, in bytes; longer ones are truncated.
 const VALUES_BYTES: usize = 64 << 10;
 
 /// A row that the destination has refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RejectedRow {
-    /// How many rows of the view are before it.
+    /// The number of rows of the view before it.
     pub(crate) row: u64,
-    /// What the destination said.
+    /// The error of the destination.
     pub(crate) reason: String,
     /// When, in µs since 1970.
     pub(crate) at: i64,
-    /// The row as JSON; `None`: JSON does not have the type of a column.
+    /// The row as JSON; `None` if a column has a type that cannot be written as JSON.
     pub(crate) values: Option<String>,
 }
 
 /// The rows that the destination of a sink has refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rejected {
-    /// How many.
+    /// The number of all of them, dropped ones included.
     pub(crate) count: u64,
-    /// The last of them.
+    /// The last ones.
     pub(crate) rows: VecDeque<RejectedRow>,
 }
 
@@ -67,7 +67,7 @@ impl Rejected {
         }
     }
 
-    /// Returns the last row, unless the destination has been told to go on without it: `committed` is what it has.
+    /// Returns the last row if the sequence `committed` has not moved past it.
     pub(crate) fn open(&self, committed: u64) -> Option<u64> {
         self.rows.back().map(|last| last.row).filter(|row| *row >= committed)
     }
@@ -200,7 +200,7 @@ impl Store {
         if stored.rejected.checksum(&stored.owner) != stored.crc32 {
             return Err(corrupt(&path, 0, "the checksum is wrong"));
         }
-        // Those of a sink that was replaced are not of this one.
+        // The file may belong to a sink that was replaced.
         let is_own = stored.owner == self.owner(definition, Part::Sink).id;
         Ok(if is_own { stored.rejected } else { Rejected::default() })
     }

@@ -8,7 +8,7 @@
 //! DIR/tables/<dir>.arrow    rows of a reference table
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! DIR/sinks/<dir>.json      the progress of a sink
-//! DIR/reference/<dir>/      the reference tables that a view reads, as they were when it began
+//! DIR/reference/<dir>/      the reference tables of a view, as of its creation
 //! DIR/sinks/<dir>.rejected.json   the rows that its destination has refused
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
@@ -204,7 +204,7 @@ impl Store {
         Owner { is_created, ..self.directory.owner(definition.id) }
     }
 
-    /// Returns what distinguishes a sink from all others of all data directories.
+    /// Returns the id of a sink, unique among all data directories.
     pub(crate) fn origin(&self, definition: &Definition) -> String {
         self.owner(definition, Part::Sink).id
     }

@@ -1,4 +1,6 @@
-//! The rows of a reference table as a file: an Arrow stream that names its owner, a trailer and a checksum.
+//! The file format of a reference table: an Arrow stream that names its owner, a trailer and a checksum.
+//!
+//! Invariant: nothing is decoded before the checksum and the trailer are verified.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use datafusion::datasource::MemTable;
 use windrow_core::{Error, ErrorKind, Owner, Result};
 use windrow_sql::diagnostics::from_datafusion;
 
-/// Follows the rows in the file, before the CRC-32 of everything before the checksum (4 bytes, little-endian). Readers of Arrow
+/// Follows the rows, before the CRC-32 of everything before the checksum (4 bytes, little-endian). Readers of Arrow
 /// streams stop before it.
 const TRAILER: &[u8] = b"WNDROWT1";
 const CHECKSUM_BYTES: usize = 4;

@@ -8,8 +8,8 @@
 //! again. In a data directory rows are final once they are archived.
 //!
 //! Invariants: the record is never ahead of the destination; where a destination does not know what it has, the rows of a commit
-//! are fixed in the record before any of them is sent; an error holds the sink, and never the view; a row that is refused is
-//! stored before the destination goes on without it (`refusals`).
+//! are fixed in the record before any of them is sent; an error stops the sink, and never the view; a refused row is
+//! stored before the sink continues without it (`refusals`).
 
 mod refusals;
 
@@ -65,7 +65,7 @@ pub(crate) struct SinkPump {
 /// Why the pump does not continue.
 enum Pause {
     Paused,
-    /// A row was refused: it goes on with fewer rows at a time, or without it.
+    /// A row was refused: the pump continues with smaller commits, or without the row.
     Refused,
     Ended,
     Finished,
@@ -96,7 +96,7 @@ impl SinkPump {
         }
     }
 
-    /// Sets whether rows that the destination refuses are set aside; otherwise they stop the sink.
+    /// Sets whether refused rows are set aside; otherwise they stop the sink.
     pub(crate) fn rejecting(mut self, rejects: bool) -> Self {
         self.refusals.are_set_aside = rejects;
         self
@@ -156,7 +156,7 @@ impl SinkPump {
     async fn end(mut self, phase: Phase) {
         let is_dropped = self.control.borrow().dropped;
         if self.is_committing && !is_dropped && self.sink.guarantee() == Guarantee::ExactlyOnce {
-            // What replaces it goes on after what the destination has.
+            // Its replacement continues after the rows that the destination has.
             if let Ok(Some(has)) = self.sink.open(Some(self.record.committed)).await
                 && has > self.record.committed
             {

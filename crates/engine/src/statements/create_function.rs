@@ -1,4 +1,6 @@
-//! `CREATE FUNCTION`.
+//! `CREATE FUNCTION`: checks the name and the callers, plans the function, records and registers it.
+//!
+//! Invariant: a function that something calls is never replaced with another definition.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use crate::execution::creation::Creation;
 use crate::execution::outcome::Outcome;
 use crate::names::plain_name;
 
-/// What looks like a call and is none: the parser reads these itself.
+/// Names that look like functions but are syntax of the parser.
 const SYNTAX: [&str; 22] = [
     "array",
     "cast",
@@ -115,7 +117,7 @@ impl CreateFunction {
     }
 }
 
-/// Checks that no function that is built in has this name.
+/// Checks that no built-in function has this name.
 fn is_free(cx: &StatementContext, name: &str) -> Result<()> {
     let state = cx.state();
     let taken = state.scalar_functions().contains_key(name)

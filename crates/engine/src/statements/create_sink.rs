@@ -47,7 +47,7 @@ struct SinkOptions {
     connector: String,
     /// Whether it begins after the last row that its view has.
     starts_late: bool,
-    /// Whether rows that the destination refuses are set aside; otherwise they stop the sink.
+    /// Whether refused rows are set aside; otherwise they stop the sink.
     rejects: bool,
     /// The options of the connector.
     rest: Vec<(String, String)>,
@@ -305,7 +305,7 @@ impl NewSink<'_> {
         let place = cx.instance.store.clone().zip(definition.cloned());
         let origin = match &place {
             Some((store, definition)) => store.origin(definition),
-            // Nothing is kept: another run is another sink.
+            // Nothing is stored: each run is a new sink.
             None => format!("{}.{id}", std::process::id()),
         };
         let mut sink = self.open((&id, &origin), view)?;

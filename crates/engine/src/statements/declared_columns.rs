@@ -93,11 +93,11 @@ pub(super) async fn declared_columns(
     Ok(Columns { schema, physical, columns: kinds, lengths, checks })
 }
 
-/// Returns the checks of a stream with these columns. One without a name is called by the stream and the column that it is
-/// about, as in PostgreSQL.
+/// Returns the checks of a stream with these columns. A check without a name is named after the stream and the column that it
+/// reads, as in PostgreSQL.
 ///
 /// # Errors
-/// When a condition does not fit the columns, is no boolean, or depends on more than them.
+/// When a condition does not fit the columns, is not boolean, or is not immutable.
 pub(super) fn checks(
     state: &SessionState,
     stream: &str,

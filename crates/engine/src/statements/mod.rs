@@ -56,9 +56,9 @@ use crate::names::{granted_name, plain_name};
 
 pub(crate) use self::reference_tables::restore_table;
 
-/// The future of what a statement answers. The methods are not `async fn` of `async_trait`: the bounds that it adds to their
-/// lifetimes make the compiler prove for each method anew that all types of the syntax tree can be sent between threads,
-/// which takes seconds each time.
+/// The future of a statement's result. The methods are not `async fn` of `async_trait`: because of the lifetime bounds that it
+/// adds, the compiler proves again for each method that all types of the syntax tree are `Send`, which takes seconds each
+/// time.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T>>;
 
 /// A statement.

@@ -1,5 +1,5 @@
-//! `SHOW FUNCTIONS [LIKE pattern]`, `DESCRIBE FUNCTION name`: functions with their syntax and a description. That of a
-//! user's function is its body.
+//! `SHOW FUNCTIONS [LIKE pattern]`, `DESCRIBE FUNCTION name`: functions with their syntax and a description. The description
+//! of a user-defined function is its body.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Statement for DescribeFunction {
     }
 
     fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
-        // Functions of users without a grant are not known.
+        // User-defined functions without a grant are treated as unknown.
         Ok(())
     }
 

@@ -1,5 +1,4 @@
-//! `windrow.sinks`: what sinks have committed, and what keeps them from committing more; `windrow.rejected_rows`: what their
-//! destinations have refused.
+//! `windrow.sinks`: the progress and state of sinks; `windrow.rejected_rows`: the rows that their destinations have refused.
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::Result;

@@ -55,10 +55,10 @@ pub(crate) struct NewView {
     pub(crate) feeds: Option<String>,
 }
 
-/// Refuses a query that cannot resume from a checkpoint where views are durable.
+/// Refuses a query that cannot resume from a checkpoint if views are durable.
 ///
 /// # Errors
-/// When it cannot.
+/// When there is a data directory and the query cannot resume.
 pub(crate) fn check_resumable(cx: &StatementContext, plan: &ContinuousPlan) -> Result<()> {
     if plan.is_resumable() || cx.instance.store.is_none() {
         return Ok(());
@@ -265,7 +265,7 @@ impl NewView {
     }
 }
 
-/// Returns the current rows of a view whose result changes, before there are any.
+/// Returns the empty set of current rows of a view with an updating result.
 fn answer(plan: &ContinuousPlan) -> Result<Option<Arc<LiveAnswer>>> {
     let key = match plan.changes() {
         RowChanges::AppendOnly => return Ok(None),

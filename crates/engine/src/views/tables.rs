@@ -1,8 +1,9 @@
-//! The reference tables of a durable view, as they were when it began: a row is joined with the same version of a table before
-//! and after a restart, and when VERIFY recomputes the view.
+//! The reference tables of a durable view, as of its creation.
 //!
-//! The rows are in a file for each table. They are read from there when the query starts, which holds the columns it
-//! needs, and when the view is verified. A view from before there were such files stores its tables when it is restored.
+//! Each table is stored in a file, which is read when the query starts (it holds the columns that it needs) and when the view
+//! is verified. A view that was created by a version without such files stores its tables when it is restored.
+//!
+//! Invariant: a row is joined with the same version of a table before and after a restart, and when VERIFY recomputes the view.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,8 +40,8 @@ type Planned<'a> = BoxFuture<'a, datafusion::common::Result<Arc<dyn ExecutionPla
 /// Tables by name.
 type Sources = BTreeMap<String, Arc<dyn TableSource>>;
 
-/// Returns the two forms of the query of a view with the tables that it reads as they were when it began. For a new view, and
-/// where none have been stored, their current rows are stored.
+/// Returns both forms of the query of a view, reading the stored tables. For a new view, and where none have been stored, the
+/// current rows are stored first.
 ///
 /// # Errors
 /// When a table cannot be read or written, or has other columns now.
@@ -69,7 +70,7 @@ pub(super) async fn keep_tables(
     Ok((plan.map_plans(&mut |plan| replace(plan, &kept))?, replace(bounded, &kept)?))
 }
 
-/// The table that a scan reads, unless that is a stream, a view or the input of a plan.
+/// The table that a scan reads; `None` for a stream, a view or the input of a plan.
 fn table_of(scan: &TableScan) -> Option<&str> {
     let provider = source_as_provider(&scan.source).ok()?;
     let enters = provider.is::<StreamRelation>() || provider.is::<LeafTable>();
@@ -103,7 +104,7 @@ fn replace(plan: LogicalPlan, kept: &Sources) -> Result<LogicalPlan> {
     replaced.data().map_err(from_datafusion)
 }
 
-/// Returns the stored table, and stores it before if that has not been done.
+/// Returns the stored table, which is stored first if necessary.
 async fn keep(
     cx: &StatementContext,
     (store, definition): (&Arc<Store>, &Definition),
@@ -134,7 +135,7 @@ async fn keep(
         return Ok(table);
     }
     let scan = TableScanBuilder::new(name, source).build().map_err(from_datafusion)?;
-    // Their memory is that of the view while they are written.
+    // The reservation is held while the rows are written.
     let (rows, _held) = rows_of_table(&cx.state(), &scan, 0).await?;
     table.write(rows).await?;
     Ok(table)
@@ -187,7 +188,7 @@ impl KeptTable {
             let rows = rows.ok_or_else(|| external(missing("a table of", self.name.as_ref())))?;
             let source = provider_as_source(Arc::new(rows));
             let mut plan = LogicalPlanBuilder::scan(self.name.as_str(), source, None)?;
-            // Some of them may have been left to the table that was planned with.
+            // The table that was planned with may have accepted these filters.
             if let Some(filter) = filter {
                 plan = plan.filter(filter)?;
             }
@@ -204,7 +205,7 @@ impl KeptTable {
     }
 }
 
-/// Runs what blocks.
+/// Runs blocking work.
 async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::internal("access to a stored table stopped").with_source(e))?
@@ -233,7 +234,7 @@ impl TableProvider for KeptTable {
         'd: 'f,
         Self: 'f,
     {
-        // An `async fn` would capture the filters, and the compiler prove at length that they can be sent between threads.
+        // Not an `async fn`, which would capture the filters: proving that they are `Send` takes the compiler long.
         self.clone().planned(state, projection.cloned(), conjunction(filters.to_vec()))
     }
 

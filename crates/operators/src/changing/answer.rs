@@ -1,4 +1,6 @@
-//! The rows of an answer that changes, as its changes leave them.
+//! The current rows of an updating result, folded from its changes.
+//!
+//! Invariant: after each [`Answer::apply`] the rows are those of the result, each as often as it occurs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,23 +14,23 @@ use windrow_core::{Change, Error, Result, change};
 use super::states::States;
 use crate::table::Interner;
 
-/// The rows that a batch of [`Answer::rows`] has at most.
+/// The maximum number of rows in a batch of [`Answer::rows`].
 const BATCH_ROWS: usize = 8_192;
 
-/// The current rows of an answer that changes.
+/// The current rows of an updating result.
 ///
-/// Rows with the same key replace each other; without a key, equal rows are counted. A row that is removed leaves its key
-/// behind, which costs as much as before until the answer is dropped.
+/// Rows with the same key replace each other; without a key, equal rows are counted. The key of a removed row is not freed
+/// until the answer is dropped.
 pub struct Answer {
-    /// The columns, without that of the changes.
+    /// The columns, without the change column.
     schema: SchemaRef,
-    /// The columns of the key; all of them, if rows are removed by their values.
+    /// The columns of the key; all columns, if rows are removed by value.
     key: Vec<usize>,
     /// Whether rows with the same key replace each other.
     replaces: bool,
     interner: Interner,
     rows: States,
-    /// How often the answer has the row of each key.
+    /// How often the row of each key occurs.
     counts: Vec<u32>,
 }
 
@@ -39,7 +41,7 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// An answer without rows. `key`: the columns of its key; `None`: rows are removed by their values.
+    /// An answer without rows. `key`: the columns of its key; `None`: rows are removed by value.
     ///
     /// # Errors
     /// When values of the key cannot be compared.
@@ -57,15 +59,15 @@ impl Answer {
         })
     }
 
-    /// The columns, without that of the changes.
+    /// The columns, without the change column.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Takes changes, whose column is the first.
+    /// Applies changes, whose first column is the change column.
     ///
     /// # Errors
-    /// Internal when they are those of another answer.
+    /// Internal when the changes do not belong to this answer.
     pub fn apply(&mut self, changes: &RecordBatch) -> Result<()> {
         let Some((kinds, columns)) = changes.columns().split_first() else {
             return Err(Error::internal("changes without columns"));

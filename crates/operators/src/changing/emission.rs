@@ -1,4 +1,6 @@
-//! The changes of one flush, returned piece by piece.
+//! The changes of one flush, returned in batches.
+//!
+//! Invariants: groups come in the order of the flush; a batch never ends between the two halves of an update.
 
 use std::sync::Arc;
 
@@ -27,9 +29,9 @@ pub(super) struct Emission {
     keys: Vec<ArrayRef>,
     /// The values of all of them.
     after: Vec<ArrayRef>,
-    /// The values of those that existed before…
+    /// The old values of the groups that existed before.
     before: Vec<ArrayRef>,
-    /// … and their places among these.
+    /// The position of each group in `before`.
     places: Vec<u32>,
     /// The rows, as codes.
     codes: Vec<u64>,
@@ -38,8 +40,8 @@ pub(super) struct Emission {
 }
 
 impl Emission {
-    /// The changes of `groups` groups with these keys and values; `existed`: the numbers of those that existed, whose
-    /// values were `before`, and which are the `same` now.
+    /// The changes of `groups` groups with these keys and values. `existed`: the numbers of the groups that existed, with
+    /// their values `before`; `same`: whether these are unchanged.
     pub(super) fn new(
         keys: Vec<ArrayRef>,
         after: Vec<ArrayRef>,
@@ -70,7 +72,7 @@ impl Emission {
         self.codes.len() - self.returned
     }
 
-    /// Returns the next rows, about `rows_max`: an update is not divided.
+    /// Returns the next rows, at most `rows_max` and one more, so that an update is not divided.
     ///
     /// # Errors
     /// When the columns cannot be built.

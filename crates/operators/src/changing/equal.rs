@@ -1,14 +1,14 @@
-//! Which rows have the same values as others.
+//! Comparison of rows by value.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use windrow_core::Result;
 
-/// Compares two lists of rows, row by row; NULL equals NULL. Without columns, all rows are the same.
+/// Compares two lists of rows, row by row; NULL equals NULL. Without columns, all rows are equal.
 ///
 /// # Errors
-/// When columns of one place have different types.
+/// When the types of the columns differ.
 pub(super) fn same_rows(a: &[ArrayRef], b: &[ArrayRef], rows: usize) -> Result<BooleanBuffer> {
     let mut same = BooleanBuffer::new_set(rows);
     for (a, b) in a.iter().zip(b) {

@@ -1,14 +1,14 @@
-//! Aggregates over all rows so far, without windows: an answer that changes with every row.
+//! Aggregates over all rows so far, without windows: an updating result.
 //!
 //! ```text
-//! rows ─► Partial (one per worker) ─flush─► groups with states ─► Totals ─close─► changes of the groups that they are in
+//! rows ─► Partial (one per worker) ─flush─► groups with states ─► Totals ─close─► changes of these groups
 //! ```
 //! A worker aggregates the rows since the last flush. The coordinator merges that into the states of the groups, which
-//! are columns ([`states`]), and returns each group whose values are other than before ([`emission`]). What filters and
-//! projections leave of an update is put in order by [`normalised`]; [`Answer`] holds the rows that changes leave.
+//! are columns ([`states`]), and returns each group whose values differ from before ([`emission`]). [`normalised`] corrects
+//! changes after filters and projections; [`Answer`] holds the current rows, folded from changes.
 //!
-//! Invariants: folding all changes so far gives the answer over all rows flushed so far; the two halves of an update are
-//! neighbours; no row is ever late, and the watermark decides nothing.
+//! Invariants: folding all changes so far produces the result over all rows flushed so far; the two halves of an update are
+//! adjacent; no row is ever late, and nothing depends on the watermark.
 
 mod answer;
 mod emission;
@@ -66,12 +66,12 @@ impl ChangingSpec {
         Ok(Self { columns: Arc::new(columns), output_schema: Arc::new(Schema::new(fields)) })
     }
 
-    /// Keys, grouping id, aggregates: the columns of the answer, without [`CHANGE_CODE`].
+    /// Keys, grouping id, aggregates: the columns of the result, without [`CHANGE_CODE`].
     pub fn answer_schema(&self) -> &SchemaRef {
         self.columns.output_schema()
     }
 
-    /// Whether a row of the answer never changes, because it has keys and no aggregate.
+    /// Whether rows of the result never change, because they have keys and no aggregate.
     pub fn is_append_only(&self) -> bool {
         self.columns.calls().is_empty()
     }
@@ -128,7 +128,7 @@ impl StatefulOperator for ChangingSpec {
     }
 }
 
-/// The error for what the planner refuses.
+/// The error for calls that the planner rules out.
 fn no_checkpoints() -> Error {
     Error::internal("an aggregate without windows has no checkpoints")
 }

@@ -1,7 +1,7 @@
-//! What is left of changes after filters and projections, put in order.
+//! Corrects changes after filters and projections.
 //!
-//! A filter may take one half of an update: its row enters the answer, or leaves it. A projection may make both halves
-//! equal: nothing has changed.
+//! If a filter removes one half of an update, the other half becomes an insert or a delete. If a projection makes both
+//! halves equal, the update is dropped.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use windrow_core::{Change, Error, Result, change};
 use super::emission::{code, decode};
 use super::equal::same_rows;
 
-/// Returns rows whose last column has the codes of their changes with the column of changes in their first place;
-/// `shown` is false where nothing but inserts can come, which are then rows like any other. `None`: nothing has changed.
+/// Replaces the change codes in the last column of rows with the change column in first position; without it if `shown` is
+/// false, which is for results that only ever get inserts. `None`: nothing has changed.
 ///
 /// # Errors
 /// Internal when there is no such column.
@@ -57,7 +57,7 @@ pub fn normalised(rows: &[RecordBatch], shown: bool) -> Result<Option<RecordBatc
     Ok(Some(RecordBatch::try_new_with_options(schema, out, &options)?))
 }
 
-/// The rows that are left, and their changes.
+/// The remaining rows, and their changes.
 struct Left {
     rows: Vec<u32>,
     changes: Vec<u32>,
@@ -103,7 +103,7 @@ impl Left {
         self.changes.push(change as u32);
     }
 
-    /// The column of changes.
+    /// The change column.
     fn words(&self) -> Result<ArrayRef> {
         let words = StringViewArray::from_iter_values(Change::ALL.map(Change::name));
         debug_assert_eq!(change::field().data_type(), &DataType::Utf8View);

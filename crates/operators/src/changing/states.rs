@@ -1,10 +1,10 @@
 //! The states of groups, as columns: a group has a row in one of several chunks.
 //!
-//! New states of some groups are a new chunk; the rows that they replace stay where they are until a chunk consists of
-//! such rows for the most part. So a flush costs as much as the groups that it changes, however many there are.
+//! New states are appended as a new chunk. The rows that they replace stay in their chunks until most rows of a chunk are
+//! obsolete. So the cost of a flush depends on the groups that it changes, not on the total number of groups.
 //!
-//! Invariants: each group is in exactly one row that is in use; a chunk is less than half as long as the one before was
-//! when it was added, so that there are logarithmically many; at least half of the rows of a chunk are in use.
+//! Invariants: each group has exactly one row in use; when a chunk is added, it is less than half as long as the one before
+//! it, so there are logarithmically many; at least half of the rows of a chunk are in use.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::interleave;
@@ -13,7 +13,7 @@ use windrow_core::{Error, Result};
 use crate::batches;
 use crate::table::states_bytes;
 
-/// The states of groups.
+/// The states of all groups.
 #[derive(Debug, Default)]
 pub(super) struct States {
     chunks: Vec<Chunk>,
@@ -58,7 +58,7 @@ impl States {
         gather(&self.chunks, &at)
     }
 
-    /// Sets the states of groups: of those that exist, and of the next new ones in order.
+    /// Sets the states of groups: existing ones, and new ones numbered consecutively.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -102,7 +102,7 @@ impl States {
         Ok(())
     }
 
-    /// Replaces neighbouring chunks by one with their rows in use.
+    /// Replaces adjacent chunks with one that has their rows in use.
     fn rewrite(&mut self, from: usize, to: usize) -> Result<()> {
         let mut groups = vec![];
         let mut at = vec![];

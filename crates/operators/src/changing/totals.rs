@@ -1,4 +1,6 @@
 //! The groups of all rows so far, merged from all workers.
+//!
+//! Invariant: `states` has one state per group number, and contains all rows that were flushed and are no longer `pending`.
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use crate::segments::{Body, Segment};
 use crate::spec::Columns;
 use crate::table::{Accumulators, Frozen, GroupTable, Interner};
 
-/// The end of all rows: after no time at all, so that they never wait for the watermark.
+/// The end of all rows: the earliest possible one, so that they never wait for the watermark.
 const END: i64 = i64::MIN + 1;
 
 /// The groups of all rows so far.
@@ -28,11 +30,11 @@ pub(super) struct Totals {
     output_schema: SchemaRef,
     groups: Groups,
     states: States,
-    /// What has been flushed and not been merged into the states.
+    /// Flushed groups that have not been merged into the states.
     pending: Option<Body>,
     /// The changes that are being returned.
     emission: Option<Emission>,
-    /// Whether there has been an emission: an aggregate without keys has a row before the first row comes.
+    /// Whether there has been an emission: an aggregate without keys emits a row before the first input row.
     begun: bool,
     /// All rows before this watermark are in the changes.
     flushed: Watermark,
@@ -71,7 +73,7 @@ impl Totals {
         }
     }
 
-    /// Merges what has been flushed into the states, and makes an emission of it.
+    /// Merges the flushed groups into the states, and creates an emission.
     fn emit(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.begun, true) {
             self.groups.0 = Interner::new(&self.columns, 0)?;
@@ -100,7 +102,7 @@ impl Totals {
             .map_err(|_| {
                 Error::new(ErrorKind::Limit, "an aggregate has more than 4 billion groups")
             })?;
-        // Where those that exist are among the flushed ones, and what they are.
+        // The flushed groups that exist already: their positions and their numbers.
         let exists = |at: &usize| numbers.get(*at).is_some_and(|n| (*n as usize) < known);
         let existed: Vec<usize> = (0..groups).filter(exists).collect();
         let old: Vec<u32> = existed.iter().filter_map(|at| numbers.get(*at).copied()).collect();
@@ -226,7 +228,7 @@ impl CoordinatorPart for Totals {
         self.spills = true;
     }
 
-    /// The values of all groups are needed at any time.
+    /// Refused: any group may be needed at any time.
     fn spill(&mut self) -> Result<()> {
         if !self.spills {
             return Ok(());

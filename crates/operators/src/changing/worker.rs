@@ -1,4 +1,6 @@
-//! What one worker has counted since the last flush.
+//! The groups that one worker has aggregated since the last flush.
+//!
+//! Invariant: a flush leaves the worker empty, so each row is in exactly one segment.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use crate::segments::{Body, Segment};
 use crate::spec::Columns;
 use crate::table::GroupTable;
 
-/// The rows that are counted at a time: what fits into the cache.
+/// The rows that are aggregated at a time: few enough to fit into the cache.
 const STEP_ROWS: usize = 8192;
 
 /// The groups of the rows since the last flush.
@@ -23,9 +25,9 @@ pub(super) struct Partial {
     table: Option<Box<GroupTable>>,
     /// The number of rows in the table.
     rows: u64,
-    /// The parts that were written to disk when memory was short.
+    /// The segments that were spilled to disk.
     spilled: Vec<Segment>,
-    /// The number of groups at the last flush: the next one will have about as many.
+    /// The number of groups at the last flush, as an estimate for the next one.
     expected: usize,
     /// Scratch: group numbers of the current rows.
     groups: Vec<usize>,

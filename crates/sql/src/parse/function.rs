@@ -1,7 +1,9 @@
 //! `CREATE FUNCTION`: a scalar function whose body is one SQL expression over its parameters.
 //!
 //! The body is text within the statement, in single quotes or between `$$`, or an expression after RETURN. Either way it
-//! is read as the query `SELECT body`, so that everything that queries refuse or rewrite is refused and rewritten here.
+//! is parsed as the query `SELECT body`, so that whatever is refused or rewritten in queries is refused or rewritten here.
+//!
+//! Invariant: places in the body are places in the submitted text.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -17,7 +19,7 @@ use super::statement::{CreateFunction, Parameter, SinkRows, Statement};
 use super::tail::Tail;
 use super::{lex, parser, query};
 
-/// The clauses of other engines that say of a function what is true of every function here.
+/// Clauses of other engines that state what holds for every function here.
 const TRUE_OF_ALL: [&[&str]; 3] = [&["LANGUAGE", "SQL"], &["IMMUTABLE"], &["DETERMINISTIC"]];
 
 /// What follows `CREATE [OR REPLACE] FUNCTION`.
@@ -91,7 +93,7 @@ fn parameters(mut list: Cursor<'_>) -> Result<Vec<Parameter>> {
     Ok(parameters)
 }
 
-/// The type at the cursor, which stays before what follows it.
+/// The type at the cursor; the cursor stops after it.
 fn data_type(cursor: &mut Cursor<'_>) -> Result<DataType> {
     let (tokens, end) = (cursor.rest(), cursor.end());
     let mut parser = parser(tokens);
@@ -163,12 +165,12 @@ fn body(cursor: &mut Cursor<'_>, end: Place) -> Result<(Expr, Place)> {
     Ok((expression(tokens, place, moved.place(piece.end))?, place))
 }
 
-/// Places in a text within the statement, as places in the submission.
+/// Maps places in a text within the statement to places in the submitted text.
 struct Moved<'a> {
     text: &'a str,
     /// The place of its first character.
     start: Location,
-    /// Whether each quote in it is written twice.
+    /// Whether quotes in it are doubled.
     doubled: bool,
 }
 
@@ -248,7 +250,7 @@ fn expression(mut tokens: Vec<TokenWithSpan>, at: Place, end: Place) -> Result<E
     Ok(expr.clone())
 }
 
-/// What a body must not have.
+/// Refuses what a body must not contain.
 struct Parts {
     has_query: bool,
     placeholder: Option<String>,
@@ -296,7 +298,7 @@ impl Visitor for Called {
     }
 }
 
-/// Returns the names of the functions that a statement that defines an object calls, built in or not.
+/// Returns the names of all functions, built in or not, that the definition of an object calls.
 pub fn called(statement: &Statement) -> BTreeSet<String> {
     let mut called = Called(BTreeSet::new());
     match statement {

@@ -117,7 +117,7 @@ pub struct CreateStream {
     pub name: ObjectName,
     /// The columns as declared, generated ones with their expression. Empty: inferred from the data.
     pub columns: Vec<ColumnDef>,
-    /// The conditions that rows must meet, in order.
+    /// The conditions that rows must satisfy, in order.
     pub checks: Vec<CheckClause>,
     /// The declared event time.
     pub watermark: Option<WatermarkClause>,
@@ -203,7 +203,7 @@ pub struct CreateFunction {
     pub name: ObjectName,
     /// The parameters, in order; no name twice.
     pub parameters: Vec<Parameter>,
-    /// The type of its value; `None`: that of the body.
+    /// The return type; `None`: that of the body.
     pub returns: Option<ast::DataType>,
     /// The body: an expression without queries and placeholders.
     pub body: Expr,

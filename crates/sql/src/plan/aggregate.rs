@@ -250,8 +250,8 @@ pub(crate) struct Call {
     filter: Option<usize>,
 }
 
-/// The calls of an aggregate; `None` when one of them needs the rows. `row` returns an expression over prepared rows, if
-/// it can be one.
+/// The calls of an aggregate; `None` if one of them needs the rows themselves. `row` rewrites an expression over prepared
+/// rows, if possible.
 pub(crate) fn calls(
     aggregate: &Aggregate,
     row: &dyn Fn(&Expr) -> Result<Option<Expr>>,

@@ -1,12 +1,12 @@
-//! Answers that change: `EMIT CHANGES` over an aggregate without windows.
+//! Updating results: `EMIT CHANGES` over an aggregate without windows.
 //!
 //! ```text
 //! filters, projections ◄─ changes ─ aggregate over all rows so far ◄─ anything append-only
 //! ```
-//! Above the aggregate, changes pass filters and projections one by one ([`Stage::traced_finish`]). Below it stands
-//! whatever returns rows that do not change: streams, their joins with tables, closed windows.
+//! Above the aggregate, changes pass through filters and projections row by row ([`Stage::traced_finish`]). Its input is
+//! append-only: streams, their joins with tables, closed windows.
 //!
-//! Invariant: what cannot take changes is refused, with its clause and a way out.
+//! Invariant: a clause that cannot process changes is refused by name, with an alternative.
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ use super::{is_streaming, lineage};
 use crate::leaf::LeafTable;
 use crate::parse::Tail;
 
-/// Whether `plan` is an aggregate whose groups change for ever, below nothing but filters and projections.
+/// Whether `plan` is an aggregate without windows, with nothing but filters and projections above it.
 ///
 /// # Errors
-/// When there is such an aggregate below something that cannot take changes.
+/// When such an aggregate is below a clause that cannot process changes.
 #[recursive::recursive]
 pub(crate) fn changes(plan: &LogicalPlan) -> Result<bool> {
     match plan {
@@ -54,7 +54,7 @@ pub(crate) fn changes(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// Whether some input of `plan`, of any depth, changes.
+/// Whether `plan` contains an aggregate without windows, at any depth.
 #[recursive::recursive]
 fn has_changes(plan: &LogicalPlan) -> Result<bool> {
     if let LogicalPlan::Aggregate(aggregate) = plan
@@ -72,7 +72,7 @@ fn has_changes(plan: &LogicalPlan) -> Result<bool> {
     Ok(false)
 }
 
-/// The error for what cannot take changes.
+/// The error for a clause that cannot process changes.
 fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
     let (clause, hint) = match plan {
         LogicalPlan::Sort(_) => (
@@ -107,10 +107,10 @@ fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
     )
 }
 
-/// The columns of changes of rows with these columns.
+/// The columns of a changelog of rows with these columns.
 ///
 /// # Errors
-/// When one of them has the name of the column of changes.
+/// When one of them has the name of the change column.
 pub(crate) fn with_changes(schema: &Schema) -> Result<SchemaRef, Error> {
     if schema.column_with_name(change::COLUMN).is_some() {
         let e = format!(
@@ -151,7 +151,7 @@ impl Splitter<'_> {
         Ok(Stage { operators, finish, row_wise: true, keeps_order: true, changes: Some(changes) })
     }
 
-    /// Replaces the aggregate by a leaf; says what kind of changes `root` has.
+    /// Replaces the aggregate with a leaf, and determines the kind of changelog of `root`.
     #[recursive::recursive]
     fn above_changing(
         &mut self,
@@ -178,8 +178,8 @@ impl Splitter<'_> {
             .recompute_schema()
     }
 
-    /// Makes an operator of an aggregate; returns the plan of its leaf, with the aggregate's columns, and whether its rows
-    /// never change.
+    /// Plans an aggregate as an operator; returns the plan of its leaf, with the aggregate's columns, and whether its rows
+    /// are append-only.
     fn changing_aggregate(
         &mut self,
         aggregate: &Aggregate,
@@ -244,7 +244,7 @@ fn key(plan: &LogicalPlan, keys: usize) -> Option<Vec<usize>> {
     (0..keys).map(|key| origins.iter().position(|origin| *origin == Some(key))).collect()
 }
 
-/// The column of the aggregate below that a column is.
+/// The column of the underlying aggregate that `column` passes through unchanged.
 fn origin(plan: &LogicalPlan, column: usize) -> Option<usize> {
     match plan {
         LogicalPlan::Aggregate(_) => Some(column),

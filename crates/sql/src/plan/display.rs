@@ -31,7 +31,7 @@ impl fmt::Display for ContinuousPlan {
     }
 }
 
-/// An answer that changes: what its rows are, and why.
+/// An updating result: the kind of its changelog, and why.
 fn changing(
     f: &mut fmt::Formatter<'_>,
     plan: &ContinuousPlan,
@@ -46,7 +46,7 @@ fn changing(
             writeln!(f, "upsert: there is one row, and each change replaces it")?;
         }
         RowChanges::Upsert { key } => {
-            // After the column of changes.
+            // After the change column.
             let names = key.iter().filter_map(|at| plan.schema.fields().get(at + 1));
             let names: Vec<_> = names.map(|field| field.name().as_str()).collect();
             let names = names.join(", ");

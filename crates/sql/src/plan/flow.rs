@@ -63,7 +63,7 @@ impl ContinuousPlan {
         }
     }
 
-    /// How its rows relate to those before them.
+    /// The kind of changelog that its rows are.
     pub fn changes(&self) -> &RowChanges {
         match &self.root {
             Flow::Stage(stage) => stage.changes.as_ref().unwrap_or(&RowChanges::AppendOnly),
@@ -79,10 +79,10 @@ impl ContinuousPlan {
         }
     }
 
-    /// Refuses an answer that changes where rows are taken that do not: by `what`, such as `a sink`.
+    /// Refuses an updating result for a consumer (`what`, such as `a sink`) that needs append-only rows.
     ///
     /// # Errors
-    /// When it changes.
+    /// When the result is updating.
     pub fn check_append_only(&self, what: &str) -> Result<()> {
         match self.changes() {
             RowChanges::AppendOnly => Ok(()),
@@ -96,17 +96,17 @@ impl ContinuousPlan {
     }
 }
 
-/// How the rows of an answer relate to those before them.
+/// The kind of changelog that the rows of a result are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowChanges {
-    /// A row stays as it is.
+    /// Rows never change.
     AppendOnly,
     /// A row replaces the one with the same key. The rows carry a [`Change`](windrow_core::Change).
     Upsert {
-        /// The columns of the key, without the column of changes. None: there is one row.
+        /// The key columns, numbered without the change column. Empty: there is one row.
         key: Vec<usize>,
     },
-    /// A row may be removed by its values alone. The rows carry a [`Change`](windrow_core::Change).
+    /// Rows are removed by value. The rows carry a [`Change`](windrow_core::Change).
     Retracting,
 }
 
@@ -252,8 +252,8 @@ pub struct Stage {
     pub row_wise: bool,
     /// Whether it also returns rows in the order in which it reads them, because it only filters and projects.
     pub keeps_order: bool,
-    /// How its rows relate to those before them, if they come as soon as their rows do; `None`: they are final, and come
-    /// when the watermark says so.
+    /// The kind of changelog of an updating result; `None`: its rows are final, and are emitted when the watermark has
+    /// passed.
     pub changes: Option<RowChanges>,
 }
 

@@ -82,8 +82,8 @@ pub fn continuous(
     Ok(ContinuousPlan { root, schema, event_times, lateness_nanos })
 }
 
-/// The optimised plan. Where an aggregate may change, `count(DISTINCT x)` stays one: two of them, one over the other,
-/// would change twice.
+/// The optimised plan. For an updating result, `count(DISTINCT x)` stays one aggregate: the usual rewrite to two would put
+/// an aggregate over an updating one.
 fn optimized(state: &SessionState, plan: LogicalPlan, may_change: bool) -> Result<LogicalPlan> {
     if !may_change {
         return state.optimizer().optimize(plan, state, |_, _| {});

@@ -1,11 +1,10 @@
-//! Functions of users (`CREATE FUNCTION`): an SQL expression over parameters.
+//! User-defined functions (`CREATE FUNCTION`): an SQL expression over parameters.
 //!
-//! A function is a scalar function of the planner, so it can be called wherever an expression is. Its body is planned
-//! once, when the function is created, by all rules that plans go through, and evaluated per batch: each argument is
-//! computed once per call, whatever the body does with it, and no column of the caller is visible in the body.
+//! For the planner it is a scalar function, so it can be called wherever an expression is allowed. Its body is planned
+//! once, when the function is created, with the same rules as any plan, and evaluated per batch: each argument is
+//! evaluated once per call, and the body cannot refer to columns of the caller.
 //!
-//! Invariant: the value depends on the arguments alone, since the body calls nothing that depends on the time, on chance or
-//! on the session.
+//! Invariant: functions are immutable: the body calls nothing that depends on the time, on randomness or on the session.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -35,7 +34,7 @@ use crate::parse::{CreateFunction, characters_max};
 /// The column of the return type, among those of the parameters.
 const RETURNS: &str = "$returns";
 
-/// A function of a user.
+/// A user-defined function.
 pub struct UserFunction {
     name: String,
     parameters: SchemaRef,
@@ -48,10 +47,10 @@ pub struct UserFunction {
 }
 
 impl UserFunction {
-    /// Plans the function that `create` defines, under a name that is folded.
+    /// Plans the function that `create` defines, under a folded name.
     ///
     /// # Errors
-    /// What is wrong with it: a type, the body, a function in it whose value does not depend on its arguments alone.
+    /// For an invalid type, an invalid body, or a body that calls a function that is not immutable.
     pub async fn define(
         state: &SessionState,
         name: &str,
@@ -86,14 +85,14 @@ impl UserFunction {
         &self.name
     }
 
-    /// Returns it as the planner takes it.
+    /// Returns it as a scalar function of the planner.
     pub fn to_udf(self: &Arc<Self>) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::new_from_impl(Callable(Arc::clone(self))))
     }
 
     /// Computes the values of a batch of arguments.
     fn values(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-        // Functions that call functions twice each take time that doubles with each of them.
+        // If each function calls the next one twice, the time doubles at each level.
         budget::check(0)?;
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
@@ -126,7 +125,7 @@ impl UserFunction {
     }
 }
 
-/// The columns of parameters as they are written in SQL.
+/// The parameters as they are written in SQL.
 fn listed(parameters: &Schema) -> String {
     let each = |field: &Arc<arrow::datatypes::Field>| {
         format!("{} {}", field.name(), sql_type(field.data_type()))
@@ -134,7 +133,7 @@ fn listed(parameters: &Schema) -> String {
     parameters.fields().iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the parameters as columns, and the declared type of the value.
+/// Returns the parameters as columns, and the declared return type.
 async fn types(
     state: &SessionState,
     create: &CreateFunction,
@@ -174,7 +173,7 @@ async fn types(
     Ok((Arc::new(Schema::new(fields)), returns))
 }
 
-/// Plans the body over the parameters. Returns it with the relation of the parameters.
+/// Plans the body over the parameters. Returns it with the plan of the parameters' relation.
 fn planned(
     state: &SessionState,
     body: ast::Expr,
@@ -202,10 +201,10 @@ fn planned(
     }
 }
 
-/// Checks that the value of an expression depends on its columns alone, row by row. `what`: what it is, for messages.
+/// Checks that the value of an expression depends only on the columns of its row. `what` names the expression in messages.
 ///
 /// # Errors
-/// When it has an aggregate, a window function, a subquery, or a function of the time or of chance.
+/// When it has an aggregate, a window function, a subquery, or a function that is not immutable.
 pub fn depends_on_arguments(expr: &Expr, what: &str) -> Result<()> {
     let mut refused = None;
     let walked = expr.apply(|part| {
@@ -268,7 +267,7 @@ impl Hash for Callable {
     }
 }
 
-/// Whether an argument of a type is converted to that of a parameter. What would lose something has to be written.
+/// Whether an argument is implicitly converted to the type of a parameter. Conversions that can lose information need a CAST.
 fn accepts(parameter: &DataType, given: &DataType) -> bool {
     let is_fraction = |t: &DataType| t.is_floating() || t.is_decimal();
     match (parameter, given) {

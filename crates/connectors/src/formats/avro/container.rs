@@ -1,7 +1,9 @@
 //! Object container files: a header with the schema, then blocks of records, each compressed by itself.
 //!
-//! A record of a block has no beginning but the end of the one before: a record that cannot be decoded takes those after it
-//! in its block with it, and each of them is a bad row.
+//! Only the end of a record tells where the next one starts: after a record that cannot be decoded, the other records of its
+//! block are lost too.
+//!
+//! Invariant: each record of a block is a row or a bad row, so offsets are row numbers of the file.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,11 +19,11 @@ use super::{check_digits, decode_first, flush, worded};
 use crate::formats::decode::{Decoded, readable};
 use crate::formats::typed::{Typed, shown};
 
-/// What a file begins with.
+/// The first bytes of a file.
 const MAGIC: &[u8] = b"Obj\x01";
-/// Bytes of a block at most, compressed or not.
+/// The maximum size of a block, compressed or not, in bytes.
 pub(crate) const BLOCK_BYTES_MAX: usize = 256 << 20;
-/// Bytes of a header at most.
+/// The maximum size of a header, in bytes.
 const HEADER_BYTES_MAX: usize = 64 << 20;
 
 /// The compression of the blocks of a file.
@@ -53,7 +55,7 @@ pub(crate) struct Block<'a> {
     pub length: usize,
 }
 
-/// Bytes that are read from the front; `None` stands for more of them than there are.
+/// A cursor over bytes; `None` means that there are not enough of them.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -87,7 +89,7 @@ impl Header {
     /// Reads the header at the beginning of a file; `None`: more of its bytes are needed.
     ///
     /// # Errors
-    /// When it is not the header of such a file, in words that continue "file … is not Avro: ".
+    /// When it is not the header of such a file; the message continues "file … is not Avro: ".
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, String> {
         let begins = MAGIC.get(..bytes.len().min(MAGIC.len())).unwrap_or_default();
         if !bytes.starts_with(begins) {
@@ -201,9 +203,9 @@ pub(crate) struct BlockDecoder {
 /// The records of a block.
 #[derive(Debug)]
 pub(crate) struct BlockRows {
-    /// Those that can be decoded.
+    /// The records that were decoded.
     pub rows: RecordBatch,
-    /// The number in the block of each.
+    /// Their numbers in the block.
     pub numbers: Vec<u64>,
     /// The others, ascending by number, with reason and bytes.
     pub bad: Vec<(u64, String, Vec<u8>)>,
@@ -244,7 +246,7 @@ impl BlockDecoder {
     /// Decodes a block.
     ///
     /// # Errors
-    /// When its bytes are not its records.
+    /// When its bytes are not as many records as it declares.
     pub(crate) fn decode(&mut self, block: Block<'_>) -> Result<BlockRows, String> {
         let data = self.header.codec.unpack(block.data)?;
         if block.count > data.len() as u64 {
@@ -271,7 +273,7 @@ impl BlockDecoder {
         }
     }
 
-    /// Decodes all records at once: a block is a list without its end.
+    /// Decodes all records at once, as an Avro array, from which a block differs only in its framing.
     fn together(&mut self, count: u64, data: &[u8]) -> Result<RecordBatch, String> {
         let mut list = Vec::with_capacity(data.len() + 11);
         let mut rest = count << 1;

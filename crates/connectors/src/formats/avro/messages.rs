@@ -1,4 +1,6 @@
-//! Avro in messages, each one record.
+//! Avro messages, each one record.
+//!
+//! Invariant: a record whose schema is not known yet is never a bad row: the reader fetches the schema first.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,31 +17,31 @@ use crate::formats::convert::NumberRules;
 use crate::formats::decode::{Decoded, OnBadRow, Origin, readable, refuse};
 use crate::formats::typed::{DecodeRecords, Same, Typed, Wrong, decode_messages, refuse_all};
 
-/// How a message says which schema it was written with.
+/// How a message identifies its writer's schema.
 #[derive(Debug, Clone)]
 pub(crate) enum Framing {
-    /// Not at all: all have this one.
+    /// It does not: all messages have this one.
     None(Arc<WriterSchema>),
-    /// By its fingerprint, which has to be that of this one (single-object encoding).
+    /// By fingerprint, which must be that of this one (single-object encoding).
     SingleObject(Arc<WriterSchema>),
-    /// By its number in a schema registry (Confluent's wire format).
+    /// By its id in a schema registry (Confluent's wire format).
     Registry(Arc<dyn Schemas>),
 }
 
-/// Schemas by their numbers, as far as they are known.
+/// The known schemas by id.
 pub(crate) trait Schemas: Debug + Send + Sync {
-    /// Returns a schema, or why it cannot be used; `None`: it is not known yet.
+    /// Returns a schema, or why it cannot be used; `None` if it is not known yet.
     fn known(&self, id: u32) -> Option<Result<Arc<WriterSchema>, String>>;
 }
 
-/// The number of the schema where there is only one.
+/// The id of the schema where there is only one.
 const ONLY: u32 = 0;
 
 impl Framing {
-    /// Returns the number of the schema of a message, and its record.
+    /// Returns the schema id of a message, and its record.
     ///
     /// # Errors
-    /// When it does not begin as it has to.
+    /// When its prefix is invalid.
     pub(crate) fn open<'a>(&self, message: &'a [u8]) -> Result<(u32, &'a [u8]), String> {
         match self {
             Self::None(_) => Ok((ONLY, message)),
@@ -91,7 +93,7 @@ pub(crate) struct AvroMessages {
     projection: Vec<usize>,
     rules: NumberRules,
     on_bad: OnBadRow,
-    /// By the number of a schema: how its records are decoded, or why none can be.
+    /// By schema id: how its records are decoded, or why they cannot be.
     known: BTreeMap<u32, Result<(OfSchema, Typed), String>>,
 }
 

@@ -1,8 +1,9 @@
-//! Avro: records by the schema of their writer, in messages ([`messages`]) and in object container files
-//! ([`container`]).
+//! Avro: decoding with the writer's schema, of messages ([`messages`]) and object container files ([`container`]).
 //!
-//! Records are decoded by `arrow-avro` with all fields of their [`schema`], and then become rows as typed columns do
-//! ([`typed`](super::typed)): evolution is by name. Every byte is accounted for: a record that ends early, or late, is bad.
+//! Records are decoded by `arrow-avro` with all fields of their [`schema`]; their columns are then matched by name
+//! ([`typed`](super::typed)), which is all of schema evolution.
+//!
+//! Invariant: every byte is accounted for: a record that ends before or after its bytes is bad.
 
 pub(crate) mod container;
 pub(crate) mod messages;
@@ -12,13 +13,13 @@ use arrow::array::{Array, AsArray, Decimal128Array, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
 use arrow_avro::reader::Decoder;
 
-/// What begins each record for the decoder of `arrow-avro`: the magic byte and the number of its only schema.
+/// The prefix of each record for the decoder of `arrow-avro`: the magic byte and the id of its only schema.
 const PREFIX: [u8; 5] = [0; 5];
 
-/// Decodes one record, and returns the bytes that it has; `data` may have more.
+/// Decodes one record, and returns its length; `data` may be longer.
 ///
 /// # Errors
-/// When it is not one. Then the decoder has parts of it and cannot be used any more.
+/// When it is not a record. Then the decoder contains parts of it and must not be used any more.
 fn decode_first(decoder: &mut Decoder, data: &[u8]) -> Result<usize, String> {
     let before = decoder.capacity();
     decoder.decode(&PREFIX).map_err(|e| e.to_string())?;
@@ -29,7 +30,7 @@ fn decode_first(decoder: &mut Decoder, data: &[u8]) -> Result<usize, String> {
         (1, Ok(read)) if read <= data.len() => Ok(read),
         (0, Err(error)) => Err(worded(&error.to_string())),
         (0, Ok(_)) | (1, Ok(_)) => Err("the record is cut off".to_owned()),
-        // What follows was taken for another record.
+        // The decoder has taken the bytes after it for another record.
         _ => Err("there are bytes after the record".to_owned()),
     }
 }
@@ -46,8 +47,8 @@ fn worded(error: &str) -> String {
 /// Takes the decoded rows.
 ///
 /// # Errors
-/// When a value is none of its type, which is found late: text that is not UTF-8, the number of no symbol, a decimal with
-/// too many digits.
+/// When a value is invalid for its type, which is detected only here: text that is not UTF-8, an unknown symbol number, a
+/// decimal with too many digits.
 fn flush(decoder: &mut Decoder) -> Result<RecordBatch, String> {
     let rows = decoder.flush().map_err(|e| worded(&e.to_string()))?;
     let rows = rows.ok_or_else(|| "the record has no values".to_owned())?;
@@ -57,7 +58,7 @@ fn flush(decoder: &mut Decoder) -> Result<RecordBatch, String> {
     Ok(rows)
 }
 
-/// Checks that decimals have at most the digits of their type.
+/// Checks that decimals fit the precision of their type.
 fn check_digits(column: &dyn Array) -> Result<(), String> {
     match column.data_type() {
         DataType::Decimal128(precision, _) => {

@@ -1,7 +1,7 @@
 //! The schema with which records were written.
 //!
-//! Invariant: what [`WriterSchema::parse`] accepts can be decoded, in time and memory that the bytes bound: types that
-//! contain themselves, and lists of values that have no bytes, are refused.
+//! Invariant: records of a schema that [`WriterSchema::parse`] accepts are decoded in time and memory bounded by their size:
+//! recursive types, and lists of values that take no bytes, are refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::Value;
 /// A schema of records.
 #[derive(Debug)]
 pub(crate) struct WriterSchema {
-    /// As JSON, without what makes no difference for the bytes.
+    /// As JSON, without what does not affect the encoding.
     record: Value,
     fields: Fields,
     fingerprint: u64,
@@ -25,7 +25,7 @@ impl WriterSchema {
     /// Parses a schema.
     ///
     /// # Errors
-    /// When it is not one of records, or has types that cannot be decoded; the message continues "the schema …".
+    /// When it is not a record schema, or has types that cannot be decoded; the message continues "the schema …".
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut record: Value =
             serde_json::from_str(text).map_err(|e| format!("is not JSON: {e}"))?;
@@ -78,7 +78,7 @@ impl WriterSchema {
         decoder_of(&list, usize::MAX >> 1)
     }
 
-    /// Returns the columns of a stream that has those of this schema.
+    /// Returns the columns of a stream that takes them from this schema.
     ///
     /// # Errors
     /// When one has a type that SQL does not have; the message continues "the schema …".
@@ -129,12 +129,12 @@ fn as_column(decoded: &DataType) -> Option<DataType> {
 /// The named types of a schema.
 #[derive(Debug, Default)]
 struct Names {
-    /// Whether values of each have no bytes; `None` while it is being defined.
+    /// Whether values of each take no bytes; `None` while the type is being defined.
     known: BTreeMap<String, Option<bool>>,
 }
 
 impl Names {
-    /// Checks a schema, and removes what makes no difference for the bytes; returns whether its values have no bytes.
+    /// Checks a schema, and removes what does not affect the encoding; returns whether its values take no bytes.
     fn prepare(&mut self, schema: &mut Value, space: &str) -> Result<bool, String> {
         match schema {
             Value::String(name) => self.named(name, space),

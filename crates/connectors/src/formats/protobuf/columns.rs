@@ -1,9 +1,10 @@
 //! The fields of a message as columns.
 //!
-//! A field is NULL where its absence can be told from a default: in `optional`, `oneof` and messages. Any other absent field
-//! has its default, as in every other reader. Enums are the names of their values, or the number where it has no name; wrappers
-//! (`google.protobuf.Int64Value`, …) are the values in them; a `google.protobuf.Timestamp` is a time in µs, finer digits are
-//! truncated.
+//! An absent field is NULL if it has explicit presence (`optional`, `oneof`, messages), otherwise its default. Enums are the
+//! names of their values, or the number of an unknown value; wrappers (`google.protobuf.Int64Value`, …) are the wrapped
+//! values; a `google.protobuf.Timestamp` is a time in µs, truncated.
+//!
+//! Invariant: recursive messages are refused, so a row has bounded depth.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Column {
     /// Returns the columns of a message; `open` are the messages that contain it.
     ///
     /// # Errors
-    /// When one contains itself, or has no fields.
+    /// When one is recursive, or has no fields.
     pub(crate) fn of_message(
         message: &MessageDescriptor,
         open: &mut Vec<String>,
@@ -104,10 +105,10 @@ impl Column {
         Ok(Self { field, descriptor, shape })
     }
 
-    /// Returns the values of the field in messages; `None`: there is no message.
+    /// Returns the values of the field in messages; a message may be `None`.
     ///
     /// # Errors
-    /// When one has no place in the column.
+    /// When a value does not fit the column.
     pub(crate) fn values(&self, messages: &[Option<&DynamicMessage>]) -> Result<ArrayRef, String> {
         let has_absent = self.descriptor.supports_presence();
         let values: Vec<Option<Cow<'_, Value>>> = messages

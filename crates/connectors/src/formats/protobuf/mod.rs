@@ -1,4 +1,4 @@
-//! Protobuf: messages by a descriptor that the stream names ([`options`]), each one row.
+//! Protobuf: messages decoded with a descriptor that the stream names ([`options`]), each one row.
 //!
 //! ```text
 //! bytes ─ framing ─► record ─ prost-reflect ─► DynamicMessage ─ columns ─► Arrow with the types of the descriptor ─ typed ─► row
@@ -19,15 +19,15 @@ use super::convert::NumberRules;
 use super::decode::{Decoded, OnBadRow, Origin, readable, refuse};
 use super::typed::{DecodeRecords, Same, Typed, Wrong, decode_messages};
 
-/// How messages are written.
+/// The descriptor and framing of messages.
 #[derive(Debug)]
 pub(crate) struct Described {
     descriptor: MessageDescriptor,
     columns: Vec<Column>,
     schema: SchemaRef,
-    /// Whether each begins with 00, the id of a schema and the place of the message in it (Confluent's wire format).
+    /// Whether each begins with 00, a schema id and the message indexes (Confluent's wire format).
     is_framed: bool,
-    /// That place.
+    /// The expected message indexes.
     place: Vec<i64>,
 }
 
@@ -41,12 +41,12 @@ impl Described {
         Ok(Self { descriptor, columns, schema: Arc::new(Schema::new(fields)), is_framed, place })
     }
 
-    /// The columns of a stream that has all fields.
+    /// The columns of a stream with all fields.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Removes what is before the record.
+    /// Removes the framing.
     fn open<'a>(&self, message: &'a [u8]) -> Result<&'a [u8], String> {
         if !self.is_framed {
             return Ok(message);
@@ -77,7 +77,7 @@ impl Described {
     }
 }
 
-/// Reads a zigzag number.
+/// Reads a zigzag varint.
 fn varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut value = 0_u64;
     for shift in (0..63).step_by(7) {
@@ -91,7 +91,7 @@ fn varint(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// The numbers of a message, and of those that contain it, in their file, from outside.
+/// The message indexes of a message: its path in the file, from the outermost message.
 fn place_of(descriptor: &MessageDescriptor) -> Vec<i64> {
     // As in a descriptor: field 4 of a file are its messages, field 3 of a message those in it.
     descriptor.path().iter().skip(1).step_by(2).map(|number| i64::from(*number)).collect()

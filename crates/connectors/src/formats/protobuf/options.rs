@@ -1,4 +1,4 @@
-//! The options of `format = 'protobuf'`.
+//! The options of `format = 'protobuf'`: parses them, reads the schema and finds the message.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The columns of a file or a schema as those of a stream: where they are, and conversion of their values.
+//! The columns of a file or a schema as columns of a stream: mapping, and conversion of values.
 //!
 //! Columns are matched by name. A column missing from a file or a schema is NULL there. The columns of several files are
 //! unified without loss: to a type that holds the values of all exactly, or an error that names two of the files. No

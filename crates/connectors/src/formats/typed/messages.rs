@@ -1,4 +1,6 @@
-//! Messages whose columns have types, each one record: what is common to their formats.
+//! Decoding messages of typed formats (Avro, Protobuf), each one record: what these formats share.
+//!
+//! Invariant: a bad message makes no other message bad.
 
 use arrow::array::RecordBatch;
 use windrow_core::{BadRow, Result};
@@ -19,9 +21,9 @@ pub(crate) trait DecodeRecords {
 /// Why records could not be decoded.
 #[derive(Debug)]
 pub(crate) enum Wrong {
-    /// This one.
+    /// This record.
     At(usize, String),
-    /// One of them.
+    /// One of them; it is unknown which.
     Any(String),
 }
 
@@ -43,7 +45,7 @@ impl Same<'_> {
     }
 }
 
-/// Decodes messages to rows of a stream; a bad one costs itself alone.
+/// Decodes messages to rows of a stream; a bad message does not affect others.
 ///
 /// # Errors
 /// For the first bad one when the stream says `on_bad_row = 'fail'`.
@@ -79,7 +81,7 @@ pub(crate) fn decode_messages(
     Ok(())
 }
 
-/// Makes bad rows of messages.
+/// Turns messages into bad rows.
 ///
 /// # Errors
 /// When the stream says `on_bad_row = 'fail'`.

@@ -1,6 +1,7 @@
-//! Columns that have types already (Parquet, Avro, Protobuf) as those of a stream: [`columns`] maps and converts them,
-//! [`unfit`] finds the rows that have values which do not fit, [`rows`] has both together, and [`messages`] is the way from
-//! messages to rows.
+//! Typed input (Parquet, Avro, Protobuf) as columns of a stream: [`columns`] maps and converts columns, [`unfit`] finds rows
+//! with values that do not fit, [`rows`] combines both, and [`messages`] decodes messages to rows.
+//!
+//! Invariant: all declared columns are converted, so whether a row is bad does not depend on the columns that a query reads.
 
 mod columns;
 mod messages;

@@ -1,4 +1,4 @@
-//! Rows of a schema as rows of a stream.
+//! Converts rows of a schema to rows of a stream: mapping and conversion of columns, with rows that do not fit separated.
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{FieldRef, Fields, SchemaRef};
@@ -9,7 +9,7 @@ use super::unfit::{Fitting, fitting};
 use crate::formats::convert::{NumberRules, keeps_promise};
 use crate::formats::decode::OnBadRow;
 
-/// How rows with the columns of one schema become rows of a stream.
+/// The conversion of rows of one schema to rows of a stream.
 #[derive(Debug)]
 pub(crate) struct Typed {
     declared: SchemaRef,
@@ -44,7 +44,7 @@ impl Typed {
         Ok(Self { declared: SchemaRef::clone(declared), places, projection, on_bad })
     }
 
-    /// Converts rows. All declared columns are, so that a row is bad whatever a query reads.
+    /// Converts all declared columns of rows, whatever a query reads.
     ///
     /// # Errors
     /// When rows cannot be taken out of the batch.

@@ -1,4 +1,4 @@
-//! Rows with values that the declared types do not hold: bad rows, as in formats of text.
+//! Rows with values that do not fit the declared types: bad rows, as in text formats.
 //!
 //! They are searched for only in batches that cannot be converted as a whole.
 

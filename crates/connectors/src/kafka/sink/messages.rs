@@ -1,4 +1,6 @@
 //! Rows as messages: their keys, headers and values.
+//!
+//! Invariant: each row is one message.
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::encode::{Encoding, Packing, json_lines};
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
-    /// How many rows of the view are before it.
+    /// The number of rows of the view before it.
     pub(super) row: u64,
     pub(super) key: Option<Bytes>,
     /// `None`: a tombstone.
@@ -32,14 +34,14 @@ impl Message {
     }
 }
 
-/// Makes messages of rows.
+/// Encodes rows as messages.
 #[derive(Debug, Clone)]
 pub(super) struct Messages {
     form: Form,
     key: Vec<usize>,
     headers: Vec<(Arc<str>, usize)>,
     value: Vec<usize>,
-    /// The columns that make a tombstone when all of them are NULL; empty: there are no tombstones.
+    /// A row in which all of these columns are NULL is a tombstone; empty: there are no tombstones.
     others: Vec<usize>,
 }
 
@@ -47,7 +49,7 @@ impl Messages {
     /// Checks the columns.
     ///
     /// # Errors
-    /// For columns that are not there, and types that the format does not have.
+    /// For missing columns, and types that the format does not have.
     pub(super) fn new(schema: &SchemaRef, options: &KafkaSinkOptions) -> Result<Self> {
         let value = options.value_columns(schema)?;
         let places = |names: &[String]| -> Result<Vec<usize>> {
@@ -86,10 +88,10 @@ impl Messages {
         })
     }
 
-    /// Returns the messages of rows; `first`: how many rows of the view are before them.
+    /// Returns the messages of rows; `first`: the number of rows of the view before them.
     ///
     /// # Errors
-    /// When a value has no form.
+    /// When a value cannot be encoded.
     pub(super) fn of(&self, rows: &RecordBatch, first: u64) -> Result<Vec<Message>> {
         let values = self.values(&rows.project(&self.value)?)?;
         let keys = match self.key.as_slice() {
@@ -143,7 +145,7 @@ impl Messages {
     }
 }
 
-/// Returns the values of a column as texts, NULL as `None`; bytes as they are.
+/// Returns the values of a column as text, NULL as `None`, and bytes unchanged.
 fn text(column: &ArrayRef) -> Result<Vec<Option<Bytes>>> {
     if matches!(
         column.data_type(),

@@ -1,10 +1,12 @@
-//! Sinks with `connector = 'kafka'`: rows as messages, each exactly once by transactions, or at least once with its key in a header.
+//! Sinks with `connector = 'kafka'`: rows as messages, exactly once by transactions, or at least once with an idempotency key.
 //!
 //! ```text
-//! write ─► messages, in memory ─ commit ─► one transaction: messages, and the sequence as the offset of the sink's own group
+//! write ─► messages, in memory ─ commit ─► one transaction: messages, and the sequence as the offset of the sink's group
 //! ```
-//! `messages` makes messages of rows, `producer` has the client. After an error nobody knows whether a transaction was committed;
-//! a new producer ends it, and the sequence says it.
+//! `messages` encodes rows as messages, `producer` has the client.
+//!
+//! Invariant: after an error it is unknown whether a transaction was committed; so a new producer first fences the old one, and
+//! then reads the sequence.
 
 mod messages;
 mod options;
@@ -24,23 +26,23 @@ pub(crate) use self::options::SINK_OPTIONS;
 use self::producer::{Batch, SinkProducer};
 use crate::env::{ConnectorEnv, SinkSpec};
 
-/// The messages of one commit at most, in bytes, unless a single batch has more.
+/// The maximum size of the messages of one commit, in bytes, unless a single batch is larger.
 const BYTES_MAX: usize = 32 << 20;
 
 /// A sink that sends messages.
 #[derive(Debug)]
 struct KafkaSink {
     name: String,
-    /// What distinguishes it from all other sinks; empty: it is only checked.
+    /// Its id, unique among all sinks; empty if the sink is only checked.
     origin: String,
-    /// Name and id, with which keys in headers begin.
+    /// Name and id, the prefix of idempotency keys.
     key: String,
     options: Arc<KafkaSinkOptions>,
     messages: Messages,
     io: Handle,
     producer: Option<SinkProducer>,
     batch: Option<Batch>,
-    /// Its size.
+    /// Its size, in bytes.
     bytes: usize,
     refused: Option<u64>,
 }
@@ -48,7 +50,7 @@ struct KafkaSink {
 /// Returns a sink of the options of `CREATE SINK … WITH (connector = 'kafka', …)`. Nothing is sent yet.
 ///
 /// # Errors
-/// For invalid options, columns that the format does not have, and brokers that the user may not write to.
+/// For invalid options, column types that the format does not have, and brokers that the user may not write to.
 pub(crate) fn open_sink(
     options: &[(String, String)],
     spec: &SinkSpec,
@@ -104,14 +106,14 @@ impl KafkaSink {
         })?
     }
 
-    /// Leaves a producer, which may block for a moment.
+    /// Drops the producer on a thread that may block.
     fn leave(&mut self) {
         if let Some(producer) = self.producer.take() {
             drop(self.io.spawn_blocking(move || drop(producer)));
         }
     }
 
-    /// Another one writes for this sink, or its group is not what it was.
+    /// The error when another process writes for this sink, or its group was reset.
     fn elsewhere(&self, has: u64, known: u64) -> Error {
         let (name, origin) = (&self.name, &self.origin);
         Error::new(
@@ -122,16 +124,16 @@ impl KafkaSink {
         .with_hint(format!("CREATE OR REPLACE SINK {name} goes on after row {known}, if that is what the topic needs."))
     }
 
-    /// Sends a batch, unless the brokers have it.
+    /// Sends a batch, unless the brokers have it already.
     async fn send(&mut self, batch: Arc<Batch>) -> Result<()> {
         if self.producer.is_none() {
             let (producer, has) = self.connect().await?;
             self.producer = Some(producer);
             match has {
-                // The answer to a commit was lost.
+                // The response to a commit was lost.
                 Some(has) if has == batch.to => return Ok(()),
                 Some(has) if has > batch.from => return Err(self.elsewhere(has, batch.from)),
-                // Less: brokers forget groups that are silent for long, and some do so with offsets that come without messages.
+                // Less: brokers delete the offsets of inactive groups, and some ignore an offset without messages.
                 _ => {}
             }
         }

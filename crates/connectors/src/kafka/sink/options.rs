@@ -1,4 +1,6 @@
-//! The options of a sink with `connector = 'kafka'`: Windrow's own, and those of librdkafka, which pass through.
+//! The options of a sink with `connector = 'kafka'`: Windrow's own, and those of librdkafka, which are passed through.
+//!
+//! Invariant: no option can weaken the delivery guarantee of the sink.
 
 use std::time::Duration;
 
@@ -125,7 +127,7 @@ const OWN: &[&str] = &[
     "timeout",
 ];
 
-/// Options of librdkafka that would break what Windrow promises, with what to do instead.
+/// Options of librdkafka that would break Windrow's guarantees, with what to do instead.
 const REFUSED: &[(&str, &str)] = &[
     ("enable.idempotence", "It is always on."),
     ("acks", "All replicas acknowledge: 'all'."),
@@ -137,12 +139,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "Use the option timeout."),
 ];
 
-/// The largest `batch_rows`, which the queue of the client has room for.
+/// The largest `batch_rows`: what fits into the client's queue.
 const BATCH_ROWS_MAX: usize = 100_000;
 /// The largest `timeout` that brokers grant transactions.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
-/// What the value of a message is.
+/// The format of the value of a message.
 #[derive(Debug, Clone)]
 pub(super) enum Form {
     Json,
@@ -166,11 +168,11 @@ pub(super) struct KafkaSinkOptions {
     pub(super) batch_rows: usize,
     pub(super) batch_interval: Duration,
     pub(super) timeout: Duration,
-    /// What clients are created with.
+    /// The configuration of the clients.
     pub(super) config: ClientConfig,
 }
 
-/// The configuration has secrets.
+/// Hides the configuration, which contains secrets.
 impl std::fmt::Debug for KafkaSinkOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KafkaSinkOptions").field("topic", &self.topic).finish_non_exhaustive()
@@ -248,10 +250,10 @@ impl KafkaSinkOptions {
         })
     }
 
-    /// Returns the columns of the value, by their places.
+    /// Returns the indexes of the columns of the value.
     ///
     /// # Errors
-    /// When a column of an option is none of the sink, or the value has none, or not the one that its form needs.
+    /// When an option names a missing column, no column is left for the value, or the format does not support those that are.
     pub(super) fn value_columns(&self, schema: &Schema) -> Result<Vec<usize>> {
         for (option, names) in [("key", &self.key), ("headers", &self.headers)] {
             for name in names {

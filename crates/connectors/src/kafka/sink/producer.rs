@@ -1,9 +1,11 @@
-//! A producer of librdkafka, and the transactions of a sink. All calls block: they are made on threads that may be blocked.
+//! A producer of librdkafka, and the transactions of a sink. All calls block, so they are made on threads that may block.
 //!
 //! ```text
-//! init (ends what an earlier producer has begun) ─► begin ─► messages ─► offset of the sink's own group ─► commit
+//! init (fences an earlier producer) ─► begin ─► messages ─► offset of the sink's group ─► commit
 //! ```
-//! The offset of the group `windrow-<origin>` in partition 0 of the topic is the sequence: how many rows of the view the topic has.
+//! The offset of the group `windrow-<origin>` in partition 0 of the topic is the sequence: the number of rows of the view that the topic has.
+//!
+//! Invariant: messages and sequence are committed together, or neither is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +26,14 @@ use windrow_core::{Error, ErrorKind, Result};
 use super::messages::Message;
 use super::options::KafkaSinkOptions;
 
-/// How long an abort may take before the producer is given up.
+/// The timeout of an abort, after which the producer is discarded.
 const ABORT: Duration = Duration::from_secs(10);
-/// Attempts to find a topic, which brokers may create when they are asked for it.
+/// Attempts to find a topic, which brokers may create on the first request.
 const ATTEMPTS: usize = 5;
-/// The header of the key of a row, where there are no transactions.
+/// The header of a message's idempotency key, without transactions.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// What a client reports.
+/// The callbacks of a client.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     /// The first message that was not delivered, by its place.
@@ -48,7 +50,7 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // That all are down says less than why one is.
+        // That all brokers are down says less than why one of them is.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.last_error.lock() = Some(reason.to_owned());
         }
@@ -62,7 +64,7 @@ impl ProducerContext for Reports {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             let mut failed = self.failed.lock();
-            // Messages that were given up say less than why.
+            // That messages were purged says less than the error that caused it.
             let is_purged = |code| {
                 matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
             };
@@ -101,7 +103,7 @@ struct Group {
 pub(super) struct SinkProducer {
     producer: BaseProducer<Reports>,
     group: Option<Group>,
-    /// What keys in headers begin with.
+    /// The prefix of idempotency keys.
     key: String,
     options: Arc<KafkaSinkOptions>,
 }
@@ -113,11 +115,11 @@ impl std::fmt::Debug for SinkProducer {
 }
 
 impl SinkProducer {
-    /// Starts a producer and finds the topic; with transactions, those of an earlier producer are ended. `origin`: what
-    /// distinguishes the sink from all others; `None`: only the topic is looked for. Blocks.
+    /// Starts a producer and finds the topic; with transactions, an earlier producer is fenced. `origin`: the unique id of
+    /// the sink; `None`: only the topic is looked up. Blocks.
     ///
     /// # Errors
-    /// When brokers do not answer, or there is no topic.
+    /// When brokers do not respond, or there is no topic.
     pub(super) fn start(
         options: &Arc<KafkaSinkOptions>,
         origin: Option<&str>,
@@ -168,17 +170,17 @@ impl SinkProducer {
                     )
                     .with_hint("Create it, and grant Write and Describe on it."));
                 }
-                // It may have been created by the question.
+                // The request may have created it.
                 Some(_) => self.producer.poll(Duration::from_millis(100)),
             }
         }
         Ok(())
     }
 
-    /// Returns the sequence that is committed; `None`: it is not known. Blocks.
+    /// Returns the committed sequence; `None` if it is unknown. Blocks.
     ///
     /// # Errors
-    /// When brokers do not answer.
+    /// When brokers do not respond.
     pub(super) fn sequence(&self) -> Result<Option<u64>> {
         let Some(group) = &self.group else { return Ok(None) };
         let mut list = TopicPartitionList::new();
@@ -199,12 +201,12 @@ impl SinkProducer {
     /// Sends messages; with transactions, together with the sequence after them. Blocks.
     ///
     /// # Errors
-    /// When they are not at the brokers, as far as it is known.
+    /// When they are not known to be delivered.
     pub(super) fn send(&self, batch: &Batch) -> Result<(), Failure> {
         *self.producer.context().failed.lock() = None;
         let Some(group) = &self.group else {
             return self.produce(batch).map_err(|(error, row)| {
-                // What is still under way would come besides what is sent again.
+                // Messages in flight could be delivered after their repetition.
                 Failure { error, row, is_usable: false }
             });
         };
@@ -234,7 +236,7 @@ impl SinkProducer {
             Err(error) => {
                 let must_abort =
                     matches!(&error, KafkaError::Transaction(e) if e.txn_requires_abort());
-                // Otherwise it is not known whether it is committed: the next producer finds out.
+                // Otherwise it is unknown whether it is committed: the next producer finds out.
                 let is_usable = must_abort && self.producer.abort_transaction(ABORT).is_ok();
                 Err(Failure { error: self.judged(&error), row: None, is_usable })
             }
@@ -305,7 +307,7 @@ impl SinkProducer {
         record
     }
 
-    /// Decides what it means that a message was not delivered.
+    /// Classifies the error of a message that was not delivered.
     fn of_message(&self, code: RDKafkaErrorCode) -> Error {
         let topic = &self.options.topic;
         match code {
@@ -319,7 +321,7 @@ impl SinkProducer {
         }
     }
 
-    /// Decides what an error means: brokers are away, or a person has to act.
+    /// Classifies an error: unavailable brokers, or an error that needs the user.
     fn judged(&self, error: &KafkaError) -> Error {
         let code = error.rdkafka_error_code();
         match (code, error) {

@@ -1,13 +1,13 @@
-//! Rows that the destination refuses: the row is found, stored, and left out.
+//! Rows that the destination refuses: each is found, stored, and skipped.
 //!
 //! ```text
-//! taken   ├──────── refused ────────┤   the half of it, … until it is one row, unless the destination says which
+//! written ├──────── refused ────────┤   half of it, and so on, until it is one row, unless the destination names the row
 //! row     ├─┤ stored in windrow.rejected_rows ─► committed without its values
 //! ```
-//! After a refusal, commits grow again from one row on.
+//! After a refusal, commits double in size, starting with one row.
 //!
-//! Invariants: a refused row is stored before the commit that leaves it out, and not sent again after that; where the destination
-//! does not know what it has, the rows of each smaller commit are fixed in the record as those of any other.
+//! Invariants: a refused row is stored before the commit that skips it, and not sent again after that; where the destination
+//! does not store the sequence, the rows of each smaller commit are fixed in the record like those of any other.
 
 use std::sync::Arc;
 
@@ -21,40 +21,40 @@ use windrow_stream::log_reader::LogSource;
 use super::{BATCH_ROWS, Pause, SinkPump};
 use crate::durable::sink_records::RejectedRow;
 
-/// What is known of rows that are refused.
+/// The search for a refused row.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Whether they are set aside.
+    /// Whether refused rows are set aside.
     pub(super) are_set_aside: bool,
-    /// The rows of a commit at most, while the row is looked for.
+    /// The maximum number of rows in a commit, during the search.
     pub(super) at_most: Option<u64>,
-    /// The end of the rows that the sink was given last.
+    /// The end of the rows that were written last.
     pub(super) tried: u64,
     /// Whether the last error is that of a refused row.
     is_refusal: bool,
 }
 
 impl Refusals {
-    /// Notes whether an answer of the sink is that it refuses a row.
+    /// Records whether a result of the sink is the refusal of a row.
     pub(super) fn noted<T>(&mut self, answer: Result<T>) -> Result<T> {
         self.is_refusal = matches!(&answer, Err(error) if error.kind() == ErrorKind::Data);
         answer
     }
 
-    /// Whether an error is that of a row that is to be set aside.
+    /// Whether an error is that of a row to be set aside.
     pub(super) fn takes(&mut self, error: &Error) -> bool {
         let is_refusal = std::mem::take(&mut self.is_refusal);
         self.are_set_aside && is_refusal && error.kind() == ErrorKind::Data
     }
 
-    /// Lets commits have more rows again.
+    /// Doubles the size of commits, until the limit is lifted.
     pub(super) fn grow(&mut self) {
         self.at_most = self.at_most.map(|most| most * 2).filter(|most| *most < BATCH_ROWS as u64);
     }
 }
 
 impl SinkPump {
-    /// Decides what is tried next after a row was refused.
+    /// Decides what to try next after a refusal.
     pub(super) async fn refuse(&mut self, error: Error) -> Result<Pause> {
         let (delivered, refused) = (self.sink.delivered(), self.sink.refused());
         self.sink.rewind().await?;
@@ -69,7 +69,7 @@ impl SinkPump {
         if tried == 0 {
             return Err(error);
         }
-        // A row that was refused among others is tried alone, unless it was.
+        // A row that was refused among others is tried again alone.
         let is_found = tried == 1 || (refused == Some(first) && delivered == Some(first));
         if is_found {
             self.set_aside(first, &error).await?;
@@ -84,7 +84,7 @@ impl SinkPump {
         Ok(Pause::Refused)
     }
 
-    /// Stores a row that was refused.
+    /// Stores a refused row.
     async fn set_aside(&mut self, row: u64, error: &Error) -> Result<()> {
         let rows = read(Arc::clone(&self.object.rows.log), row).await?;
         let refused = RejectedRow {
