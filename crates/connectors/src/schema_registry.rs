@@ -44,6 +44,8 @@ pub(crate) const SUBJECT: OptionDoc = OptionDoc {
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a missing schema is cached as missing, in µs.
 const UNKNOWN_MICROS: i64 = 5_000_000;
+/// The codes of a response that says that there is no such schema, subject or version.
+const MISSING_CODES: [u64; 3] = [40401, 40402, 40403];
 /// The maximum size of a response, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -182,7 +184,11 @@ impl Registry {
                 Known { schema: Err(format!("the schema registry has no schema {id}")), until }
             }
         };
-        self.known.lock().insert(id, known);
+        let mut all = self.known.lock();
+        // Ids that messages name without right must not add up. A batch may still need one that expired just now.
+        let old = self.clock.now_micros().saturating_sub(UNKNOWN_MICROS);
+        all.retain(|_, known| known.until.is_none_or(|until| until > old));
+        all.insert(id, known);
         Ok(())
     }
 
@@ -229,21 +235,26 @@ impl Registry {
             let unread = |e: reqwest::Error| away(format!("does not answer: {}", causes(&e.without_url())));
             let mut answer = request.send().await.map_err(unread)?;
             let status = answer.status();
-            if status == StatusCode::NOT_FOUND {
-                return Ok(Answer::Missing);
-            }
-            if !status.is_success() {
+            if !status.is_success() && status != StatusCode::NOT_FOUND {
                 return Err(away(format!("answers with status {status}")));
             }
             let mut body = vec![];
             while let Some(piece) = answer.chunk().await.map_err(unread)? {
                 body.extend_from_slice(&piece);
                 if body.len() > ANSWER_BYTES_MAX {
-                    return Err(away("gives an answer that is too long".to_owned()));
+                    return Err(away("returned a response that is too long".to_owned()));
                 }
             }
-            let answer = serde_json::from_slice(&body);
-            Ok(Answer::Found(answer.map_err(|e| away(format!("gives no JSON: {e}")))?))
+            let answer: Result<Value, _> = serde_json::from_slice(&body);
+            if status == StatusCode::NOT_FOUND {
+                // Any server may lack a path; a registry says what it lacks.
+                let code = answer.ok().and_then(|answer| answer.get("error_code")?.as_u64());
+                return match code.is_some_and(|code| MISSING_CODES.contains(&code)) {
+                    true => Ok(Answer::Missing),
+                    false => Err(away(format!("answers with status {status}"))),
+                };
+            }
+            Ok(Answer::Found(answer.map_err(|e| away(format!("returned invalid JSON: {e}")))?))
         });
         asked
             .await

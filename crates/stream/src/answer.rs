@@ -14,11 +14,13 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as PlanResult;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
 use windrow_operators::Answer;
+use windrow_sql::diagnostics::from_datafusion;
 
 use crate::log::StreamLog;
 
@@ -36,19 +38,21 @@ pub struct LiveAnswer {
 struct State {
     answer: Answer,
     staged: Vec<RecordBatch>,
+    /// The bytes of its rows, reserved as long as the view exists.
+    memory: MemoryReservation,
 }
 
 impl LiveAnswer {
     /// An answer without rows. `changes`: the columns of the changelog, the change column first; `key`: the key columns,
-    /// numbered without the change column, see [`Answer::new`].
+    /// numbered without the change column, see [`Answer::new`]; `memory`: the reservation that its rows count in.
     ///
     /// # Errors
     /// When values of the key cannot be compared.
-    pub fn new(changes: &Schema, key: Option<&[usize]>) -> Result<Self> {
+    pub fn new(changes: &Schema, key: Option<&[usize]>, memory: MemoryReservation) -> Result<Self> {
         let fields: Vec<_> = changes.fields().iter().skip(1).cloned().collect();
         let schema = Arc::new(Schema::new(fields));
         let answer = Answer::new(Arc::clone(&schema), key)?;
-        Ok(Self { schema, state: Mutex::new(State { answer, staged: vec![] }) })
+        Ok(Self { schema, state: Mutex::new(State { answer, staged: vec![], memory }) })
     }
 
     /// The columns of its rows.
@@ -64,13 +68,15 @@ impl LiveAnswer {
     /// Makes the staged changes visible, and drops old changes from `log`, which also contains them.
     ///
     /// # Errors
-    /// Internal when the changes do not belong to this answer.
+    /// When the rows take more memory than there is; Internal when the changes do not belong to this answer.
     pub fn commit(&self, log: &StreamLog) -> Result<()> {
         let mut state = self.state.lock();
         let staged = std::mem::take(&mut state.staged);
         let Some(first) = staged.first() else { return Ok(()) };
         // As one batch: each `apply` may have to rewrite earlier chunks.
         state.answer.apply(&concat_batches(&first.schema(), &staged)?)?;
+        let bytes = state.answer.size_bytes();
+        state.memory.try_resize(bytes).map_err(from_datafusion)?;
         drop(state);
         let old = log.state().rows.saturating_sub(CHANGES_KEPT);
         log.hide_before(old);

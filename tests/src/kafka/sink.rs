@@ -189,7 +189,7 @@ fn away() -> Result<(), Failed> {
     broker.kill()?;
     insert(&talk, 10..20)?;
     let row = wait_until(&talk, "SELECT state, last_error FROM windrow.sinks", "retrying")?;
-    if !row[1].contains("do not take messages") {
+    if !row[1].contains("do not accept messages") {
         return Err(format!("{row:?}").into());
     }
     talk.ask("WAIT FOR v")?;
@@ -223,7 +223,7 @@ fn unfit() -> Result<(), Failed> {
         "CREATE SINK k FROM v {}",
         broker.sink("t", "timeout = '1 s'").replace(&broker.servers, "127.0.0.1:1")
     )))?;
-    if !why.contains("brokers \"127.0.0.1:1\" do not take messages") {
+    if !why.contains("brokers \"127.0.0.1:1\" do not accept messages") {
         return Err(why.into());
     }
     talk.close()?;

@@ -8,6 +8,7 @@
 mod avro;
 mod client;
 mod columns;
+mod config;
 mod options;
 mod reader;
 pub(crate) mod sink;
@@ -30,6 +31,7 @@ use windrow_core::{
 
 use self::client::{Clients, PATIENCE, TopicPartition};
 use self::columns::Columns;
+use self::config::confine;
 pub(crate) use self::options::OPTIONS;
 use self::options::{KafkaOptions, Start};
 use self::reader::{Begin, KafkaReader, Reading, missing};
@@ -51,7 +53,8 @@ pub(crate) async fn open(
     declared: &Declared,
     env: &ConnectorEnv,
 ) -> Result<Arc<dyn Source>> {
-    let options = KafkaOptions::read(options)?;
+    let mut options = KafkaOptions::read(options)?;
+    confine(&mut options.config, (&options.servers, &options.topics.names()), env)?;
     let avro = match &options.avro {
         Some(avro) => Some(avro.open(env).await?),
         None => None,

@@ -6,16 +6,16 @@ use arrow::array::timezone::Tz;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::TimeUnit;
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
 use regex::Regex;
 use windrow_core::{Error, Result};
 
 use super::avro::{self, AvroOptions};
+use super::config::{check, set_properties};
 use crate::formats::decode::OnBadRow;
 use crate::formats::messages::{MessageFormat, Tombstones};
 use crate::formats::protobuf::options::{self as protobuf, ProtobufOptions};
 use crate::formats::settings;
-use crate::options::{OptionDoc, StreamOptions, bad_value, is_secret};
+use crate::options::{OptionDoc, StreamOptions, bad_value};
 use crate::schema_registry;
 
 const fn option(
@@ -160,6 +160,14 @@ pub(super) enum Topics {
 }
 
 impl Topics {
+    /// Their names; an empty one for a pattern.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Named(names) => names.clone(),
+            Self::Like(_) => vec![String::new()],
+        }
+    }
+
     fn read(text: &str) -> Result<Self> {
         if text.starts_with('^') {
             let pattern = Regex::new(text);
@@ -338,36 +346,12 @@ fn config(options: &StreamOptions<'_>) -> Result<ClientConfig> {
     config.set("queued.max.messages.kbytes", "16384");
     // Once that much is there, fetching pauses: by default for a second, in which a fast reader has nothing to do.
     config.set("fetch.queue.backoff.ms", "5");
-    // The certificates of the system: the TLS that is built in knows no place for them.
-    config.set("ssl.ca.location", "probe");
-    for (key, value) in options.iter().filter(|(key, _)| !OWN.contains(key)) {
-        config.set(key, value);
-    }
-    let is_plain =
-        |p: &str| p.eq_ignore_ascii_case("plaintext") || p.eq_ignore_ascii_case("sasl_plaintext");
-    if config.get("security.protocol").is_none_or(is_plain)
-        && options.get("ssl.ca.location").is_none()
-    {
-        config.remove("ssl.ca.location");
-    }
+    set_properties(&mut config, options, OWN)?;
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
     config.set("statistics.interval.ms", "1000");
-    config.create_native_config().map_err(|error| wrong(&error)).map(drop)?;
+    check(&config)?;
     Ok(config)
-}
-
-/// Returns the error for a configuration that the client refuses, without secrets.
-fn wrong(error: &KafkaError) -> Error {
-    let KafkaError::ClientConfig(_, what, key, value) = error else {
-        return Error::config(format!("the options of the Kafka client are wrong: {error}"));
-    };
-    let mut what = what.trim().trim_end_matches('.').to_owned();
-    if is_secret(key) && !value.is_empty() {
-        what = what.replace(value.as_str(), "***");
-    }
-    Error::config(format!("option \"{key}\" is refused by the Kafka client: {what}"))
-        .with_hint("See the properties of librdkafka 2 for its names and values.")
 }
 
 #[cfg(test)]

@@ -133,7 +133,9 @@ impl Session {
         // Once the row is locked, no other connection has a transaction open for this sink.
         let found = client.query_opt(&self.lock, &[&id]).await;
         let found = found.map_err(|e| judged(&e, options))?;
-        found.map(|row| unsigned(row.get(0))).transpose()
+        let Some(row) = found else { return Ok(None) };
+        let sequence = row.try_get(0).map_err(|e| judged(&e, options))?;
+        unsigned(sequence).map(Some)
     }
 
     /// Writes rows and their sequence in one transaction. Rows that are there already are not written again.
@@ -154,7 +156,10 @@ impl Session {
             transaction.execute(&self.begin, &[&id, &sink, &from]).await.map_err(failed)?;
             found = transaction.query_opt(&self.lock, &[&id]).await.map_err(failed)?;
         }
-        let has = found.map_or(from, |row| row.get(0));
+        let has = match found {
+            Some(row) => row.try_get(0).map_err(failed)?,
+            None => from,
+        };
         if has == to {
             // The response to a commit was lost.
             return transaction.rollback().await.map_err(failed);

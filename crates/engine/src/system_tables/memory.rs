@@ -16,6 +16,7 @@ pub(super) fn memory(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let process = [("resident", resident_bytes()), ("held", budget::held_bytes())];
     let mut rows: Vec<Row> =
         process.into_iter().filter_map(|(part, bytes)| Some((part, None, bytes?))).collect();
+    let statements = rows.len();
     rows.push(("statements", None, parts.env.memory_pool.reserved() as u64));
     let queries: Vec<_> = parts.queries.lock().values().cloned().collect();
     let states = queries
@@ -28,7 +29,15 @@ pub(super) fn memory(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             Object::Materialized(view) => Some(&view.log),
             Object::View | Object::Sink(_) | Object::Function(_) => None,
         };
-        rows.extend(log.map(|log| ("rows", Some(name), log.memory_bytes() as u64)));
+        let answer = match &object {
+            Object::Materialized(view) => view.answer.as_ref().map_or(0, |a| a.size_bytes()),
+            _ => 0,
+        };
+        // Its reservation is in the pool of the statements.
+        if let Some(row) = rows.get_mut(statements) {
+            row.2 = row.2.saturating_sub(answer as u64);
+        }
+        rows.extend(log.map(|log| ("rows", Some(name), (log.memory_bytes() + answer) as u64)));
     }
     table(vec![
         ("part", text(rows.iter().map(|row| row.0)), false),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
@@ -192,7 +193,7 @@ impl NewView {
             }
             let rows = storage.log.state().rows;
             shared.ledger.add_rows_out(usize::try_from(rows).unwrap_or(usize::MAX));
-            let answer = answer(&plan)?;
+            let answer = answer(cx, &self.name, &plan)?;
             let stream = self.stream(cx, key, (&storage.log, storage.spiller.as_ref()), &plan)?;
             let is_stateless = is_stateless(&plan.root);
             let from = storage.began(self.from);
@@ -266,13 +267,19 @@ impl NewView {
 }
 
 /// Returns the empty set of current rows of a view with an updating result.
-fn answer(plan: &ContinuousPlan) -> Result<Option<Arc<LiveAnswer>>> {
+fn answer(
+    cx: &StatementContext,
+    view: &str,
+    plan: &ContinuousPlan,
+) -> Result<Option<Arc<LiveAnswer>>> {
     let key = match plan.changes() {
         RowChanges::AppendOnly => return Ok(None),
         RowChanges::Upsert { key } => Some(&key[..]),
         RowChanges::Retracting => None,
     };
-    Ok(Some(Arc::new(LiveAnswer::new(&plan.schema, key)?)))
+    let memory = MemoryConsumer::new(format!("rows of view \"{view}\""))
+        .register(&cx.instance.parts.env.memory_pool);
+    Ok(Some(Arc::new(LiveAnswer::new(&plan.schema, key, memory)?)))
 }
 
 /// Returns the destination of the rows of a view.

@@ -17,10 +17,13 @@ use crate::table::Interner;
 /// The maximum number of rows in a batch of [`Answer::rows`].
 const BATCH_ROWS: usize = 8_192;
 
+/// Keys without rows are kept until there are this many.
+const ABSENT_MIN: usize = 4_096;
+
 /// The current rows of an updating result.
 ///
-/// Rows with the same key replace each other; without a key, equal rows are counted. The key of a removed row is not freed
-/// until the answer is dropped.
+/// Rows with the same key replace each other; without a key, equal rows are counted. Keys without rows are dropped once they
+/// are more than half of all.
 pub struct Answer {
     /// The columns, without the change column.
     schema: SchemaRef,
@@ -32,6 +35,8 @@ pub struct Answer {
     rows: States,
     /// How often the row of each key occurs.
     counts: Vec<u32>,
+    /// The number of keys whose row does not occur.
+    absent: usize,
 }
 
 impl fmt::Debug for Answer {
@@ -56,6 +61,7 @@ impl Answer {
             replaces: key.is_some(),
             rows: States::default(),
             counts: vec![],
+            absent: 0,
         })
     }
 
@@ -84,11 +90,13 @@ impl Answer {
         for ((kind, number), row) in kinds.iter().zip(&numbers).zip(0_u32..) {
             if *number == self.counts.len() {
                 self.counts.push(0);
+                self.absent += 1;
             }
             let is_new = *number >= self.rows.len() + groups.len();
             let Some(count) = self.counts.get_mut(*number) else {
                 return Err(Error::internal("keys are not numbered in order"));
             };
+            let before = *count;
             match (self.replaces, kind) {
                 (true, Change::UpdateBefore) => {}
                 (true, kind) => *count = u32::from(kind.adds()),
@@ -98,18 +106,39 @@ impl Answer {
                     *count = fewer.ok_or_else(|| Error::internal("a row is removed twice"))?;
                 }
             }
+            self.absent = self.absent + usize::from(*count == 0) - usize::from(before == 0);
             if is_new || (self.replaces && kind.adds()) {
                 stored.push(row);
                 groups.push(u32::try_from(*number).map_err(|_| Error::internal("too many rows"))?);
             }
         }
         if groups.is_empty() {
-            return Ok(());
+            return self.drop_absent();
         }
         let stored = UInt32Array::from(stored);
         let columns: Vec<ArrayRef> =
             columns.iter().map(|column| take(column, &stored, None)).collect::<Result<_, _>>()?;
-        self.rows.put(groups, vec![columns])
+        self.rows.put(groups, vec![columns])?;
+        self.drop_absent()
+    }
+
+    /// Drops the keys without rows, if they are many, by adding all rows again.
+    fn drop_absent(&mut self) -> Result<()> {
+        if self.absent < ABSENT_MIN || self.absent * 2 < self.counts.len() {
+            return Ok(());
+        }
+        let key = self.replaces.then_some(self.key.as_slice());
+        let mut fresh = Self::new(Arc::clone(&self.schema), key)?;
+        let mut fields = vec![Arc::new(change::field())];
+        fields.extend(self.schema.fields().iter().cloned());
+        let schema = Arc::new(Schema::new(fields));
+        for rows in self.rows()? {
+            let inserts = change::column(std::iter::repeat_n(Change::Insert, rows.num_rows()));
+            let columns = std::iter::once(inserts).chain(rows.columns().iter().cloned());
+            fresh.apply(&RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)?;
+        }
+        *self = fresh;
+        Ok(())
     }
 
     /// Returns the current rows.

@@ -31,6 +31,8 @@ use super::{analyzed, calls, check_plan, is_text, statement};
 use crate::diagnostics::from_datafusion;
 use crate::parse::{CreateFunction, characters_max};
 
+/// The maximum number of functions that call one another in a chain: each takes its part of the stack.
+const DEPTH_MAX: usize = 64;
 /// The column of the return type, among those of the parameters.
 const RETURNS: &str = "$returns";
 
@@ -42,6 +44,8 @@ pub struct UserFunction {
     /// The body as text.
     text: String,
     body: Arc<dyn PhysicalExpr>,
+    /// 1, or one more than the functions that it calls have.
+    depth: usize,
     signature: Signature,
     documentation: Documentation,
 }
@@ -64,10 +68,11 @@ impl UserFunction {
                 planned(state, create.body.clone(), (&parameters, returns.as_ref()))?;
             let schema = plan.schema();
             let returns = expr.get_type(schema.as_ref()).map_err(from_datafusion)?;
+            let depth = depth(&expr)?;
             let body = state.create_physical_expr(expr, schema).map_err(from_datafusion)?;
-            Ok((body, returns))
+            Ok((body, returns, depth))
         };
-        let (body, returns) = planned().map_err(placed)?;
+        let (body, returns, depth) = planned().map_err(placed)?;
         let text = create.body.to_string();
         let signature = match parameters.fields().is_empty() {
             true => Signature::nullary(Volatility::Immutable),
@@ -77,7 +82,16 @@ impl UserFunction {
         let section = DocSection { include: false, label: "User functions", description: None };
         let documentation = Documentation::builder(section, &text, syntax).build();
         let name = name.to_owned();
-        Ok(Arc::new(Self { name, parameters, returns, text, body, signature, documentation }))
+        Ok(Arc::new(Self {
+            name,
+            parameters,
+            returns,
+            text,
+            body,
+            depth,
+            signature,
+            documentation,
+        }))
     }
 
     /// Returns its name.
@@ -201,6 +215,28 @@ fn planned(
     }
 }
 
+/// Returns the depth of a function with this body.
+fn depth(body: &Expr) -> Result<usize> {
+    let mut deepest = 0;
+    let walked = body.apply(|part| {
+        if let Expr::ScalarFunction(call) = part
+            && let Some(Callable(function)) = call.func.inner().downcast_ref::<Callable>()
+        {
+            deepest = deepest.max(function.depth);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(from_datafusion)?;
+    if deepest >= DEPTH_MAX {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!("the body calls a chain of {DEPTH_MAX} functions, and more are not supported"),
+        )
+        .with_hint("Write the body of one of them in place of its call."));
+    }
+    Ok(deepest + 1)
+}
+
 /// Checks that the value of an expression depends only on the columns of its row. `what` names the expression in messages.
 ///
 /// # Errors
@@ -216,9 +252,10 @@ pub fn depends_on_arguments(expr: &Expr, what: &str) -> Result<()> {
             {
                 Some((call.func.name().to_owned(), true))
             }
-            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => {
-                Some(("subquery".to_owned(), false))
-            }
+            Expr::ScalarSubquery(_)
+            | Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::SetComparison(_) => Some(("subquery".to_owned(), false)),
             _ => None,
         };
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })

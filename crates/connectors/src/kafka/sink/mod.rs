@@ -24,6 +24,7 @@ use self::messages::{Message, Messages};
 use self::options::KafkaSinkOptions;
 pub(crate) use self::options::SINK_OPTIONS;
 use self::producer::{Batch, SinkProducer};
+use super::config::confine;
 use crate::env::{ConnectorEnv, SinkSpec};
 
 /// The maximum size of the messages of one commit, in bytes, unless a single batch is larger.
@@ -56,19 +57,9 @@ pub(crate) fn open_sink(
     spec: &SinkSpec,
     env: &ConnectorEnv,
 ) -> Result<Box<dyn Sink>> {
-    let options = KafkaSinkOptions::read(options)?;
-    if env.files.is_confined() {
-        for server in options.servers.split(',') {
-            let place = format!("kafka://{}/{}", server.trim(), options.topic);
-            if env.files.to_write(&place).is_err() {
-                return Err(Error::new(
-                    ErrorKind::Denied,
-                    format!("\"{place}\" may not be written to by remote users"),
-                )
-                .with_hint("An administrator allows each of the brokers (--allow-path kafka://host:port/)."));
-            }
-        }
-    }
+    let mut options = KafkaSinkOptions::read(options)?;
+    let place = (options.servers.as_str(), std::slice::from_ref(&options.topic));
+    confine(&mut options.config, place, env)?;
     Ok(Box::new(KafkaSink {
         name: spec.name.clone(),
         origin: spec.origin.clone(),

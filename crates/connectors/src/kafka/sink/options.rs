@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Schema};
 use rdkafka::ClientConfig;
 use windrow_core::{Error, Result, sql_type};
 
+use super::super::config::{check, set_properties};
 use crate::encode::CsvStyle;
 use crate::options::{OptionDoc, StreamOptions, bad_value};
 
@@ -230,9 +231,8 @@ impl KafkaSinkOptions {
             ));
         }
         let mut config = ClientConfig::new();
-        for (key, value) in options.iter().filter(|(key, _)| !OWN.contains(key)) {
-            config.set(key, value);
-        }
+        set_properties(&mut config, &options, OWN)?;
+        check(&config)?;
         Ok(Self {
             servers: options.required_by_sink("bootstrap.servers")?.to_owned(),
             topic: topic.to_owned(),

@@ -23,6 +23,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use rdkafka::types::RDKafkaErrorCode;
 use windrow_core::{Error, ErrorKind, Result};
 
+use super::super::config::wrong;
 use super::messages::Message;
 use super::options::KafkaSinkOptions;
 
@@ -135,7 +136,8 @@ impl SinkProducer {
             }
             None => config.set("message.timeout.ms", &time),
         };
-        let producer: BaseProducer<Reports> = created(&config)?;
+        let producer: BaseProducer<Reports> =
+            config.create_with_context(Reports::default()).map_err(|error| wrong(&error))?;
         let mut started =
             Self { producer, group: None, key: key.to_owned(), options: Arc::clone(options) };
         started.find_topic()?;
@@ -145,7 +147,7 @@ impl SinkProducer {
             let mut config = options.config.clone();
             config.set("group.id", &identity).set("isolation.level", "read_committed");
             config.set("enable.auto.commit", "false");
-            let consumer: BaseConsumer = config.create().map_err(|error| unstarted(&error))?;
+            let consumer: BaseConsumer = config.create().map_err(|error| wrong(&error))?;
             let metadata = consumer
                 .group_metadata()
                 .ok_or_else(|| Error::internal("a group of Kafka has no metadata"))?;
@@ -341,18 +343,10 @@ impl SinkProducer {
         let last = self.producer.context().last_error.lock().clone();
         let last =
             last.filter(|last| last != why).map(|last| format!(" ({last})")).unwrap_or_default();
-        Error::new(ErrorKind::Unavailable, format!("brokers \"{servers}\" do not take messages: {why}{last}"))
+        Error::new(ErrorKind::Unavailable, format!("brokers \"{servers}\" do not accept messages: {why}{last}"))
             .with_hint(
                 "Check bootstrap.servers, security.protocol and sasl.*, and grants on the topic, and on the transactional id and the group \
                  that begin with windrow-.",
             )
     }
-}
-
-fn created(config: &ClientConfig) -> Result<BaseProducer<Reports>> {
-    config.create_with_context(Reports::default()).map_err(|error| unstarted(&error))
-}
-
-fn unstarted(error: &KafkaError) -> Error {
-    Error::config(format!("the Kafka client does not start: {error}"))
 }
