@@ -48,7 +48,7 @@ fn ours() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let junit = folder.path().join("junit.xml");
     let found = test(&["sql/tests", "--shake=3", "--junit", &junit.display().to_string()])?;
-    is(&found, 0, "sql/tests/cards.sql: ok\n3 tests, 0 failed\n")?;
+    is(&found, 0, "sql/tests/functions.sql: ok\n3 tests, 0 failed\n")?;
     let xml = std::fs::read_to_string(&junit)?;
     is(&(0, xml), 0, "<testcase classname=\"windrow\" name=\"sql/tests/cards.sql\"></testcase>")
 }

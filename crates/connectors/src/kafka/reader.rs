@@ -404,7 +404,7 @@ fn lost(name: &str, error: &KafkaError) -> Error {
         return Error::data(format!(
             "partition \"{name}\" has messages that cannot be read: {why}"
         ))
-        .with_hint("Compressed with zstd they cannot be: use gzip, snappy or lz4 for the topic.");
+        .with_hint("Messages are compressed with gzip, snappy, lz4 or zstd.");
     }
     Error::data(format!("partition \"{name}\" does not have the next message any more: {why}"))
         .with_hint(LOST_HINT)

@@ -186,7 +186,7 @@ impl PostgresOptions {
             let given = options.get("timeout").unwrap_or_default();
             return Err(bad_value("timeout", given, "a length of time up to '1 hour'"));
         }
-        Ok(Self {
+        let read = Self {
             database: login
                 .database
                 .filter(|name| !name.is_empty())
@@ -203,7 +203,14 @@ impl PostgresOptions {
             batch_rows,
             batch_interval: options.duration("batch_interval")?.unwrap_or(Duration::from_secs(1)),
             timeout,
-        })
+        };
+        // In a URL, by which administrators allow places, they would be no names.
+        let names =
+            [("database", &read.database), ("schema", &read.schema), ("table", &read.table)];
+        match names.into_iter().find(|(_, name)| [".", ".."].contains(&name.as_str())) {
+            Some((option, name)) => Err(bad_value(option, name, "another name")),
+            None => Ok(read),
+        }
     }
 
     /// The table as shown to users.

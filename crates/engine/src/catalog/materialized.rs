@@ -69,7 +69,7 @@ impl Materialized {
         match &self.answer {
             None => Ok(()),
             Some(_) => Err(Error::sql(format!(
-                "{what} takes rows that do not change, and the result of view \"{}\" changes",
+                "{what} needs append-only rows, and view \"{}\" has an updating result",
                 self.name
             ))
             .with_hint(format!("SUBSCRIBE TO {} returns its changes.", self.name))),

@@ -8,7 +8,8 @@ use windrow_sql::parse::{OptionItem, Statement, parse_kept};
 
 /// Returns the text of a statement without the secrets of a sink.
 pub(crate) fn masked(text: &str) -> Cow<'_, str> {
-    let Ok(statements) = parse_kept(text) else { return Cow::Borrowed(text) };
+    // What cannot be parsed may have secrets anywhere.
+    let Ok(statements) = parse_kept(text) else { return Cow::Borrowed("***") };
     let mut options = vec![];
     for parsed in statements {
         if let Statement::CreateSink(create) = parsed.statement {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use windrow_core::{Error, Result};
-use windrow_sql::parse::{self, called};
+use windrow_sql::parse::{self, called, is_rewritten};
 use windrow_sql::plan::UserFunction;
 
 use super::function_descriptions::WINDOWS;
@@ -126,7 +126,8 @@ fn is_free(cx: &StatementContext, name: &str) -> Result<()> {
         || state.higher_order_functions().contains_key(name)
         || state.table_functions().contains_key(name)
         || WINDOWS.iter().any(|(window, ..)| *window == name)
-        || SYNTAX.contains(&name);
+        || SYNTAX.contains(&name)
+        || is_rewritten(name);
     if !taken {
         return Ok(());
     }

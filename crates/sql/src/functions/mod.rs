@@ -31,6 +31,23 @@ pub(crate) use self::markers::{AS_OF, ASOF};
 use self::parse::Parse;
 use self::patterns::Family;
 
+/// Functions that have another name in PostgreSQL, DuckDB, Flink or MySQL.
+const SCALAR_ALIASES: &[(&str, &str)] = &[
+    ("ceil", "ceiling"),
+    ("trunc", "truncate"),
+    ("signum", "sign"),
+    ("character_length", "len"),
+    ("upper", "ucase"),
+    ("lower", "lcase"),
+];
+/// The same for aggregates.
+const AGGREGATE_ALIASES: &[(&str, &str)] = &[
+    ("var", "variance"),
+    ("approx_distinct", "approx_count_distinct"),
+    ("string_agg", "listagg"),
+    ("bool_and", "every"),
+];
+
 /// Registers all of them.
 ///
 /// # Errors
@@ -59,6 +76,14 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
     state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
     state.register_udf(Arc::new(version()))?;
+    for (name, alias) in SCALAR_ALIASES {
+        let function = state.udf(name)?.as_ref().clone().with_aliases([*alias]);
+        state.register_udf(Arc::new(function))?;
+    }
+    for (name, alias) in AGGREGATE_ALIASES {
+        let function = state.udaf(name)?.as_ref().clone().with_aliases([*alias]);
+        state.register_udaf(Arc::new(function))?;
+    }
     for marker in markers::markers() {
         state.register_udf(Arc::new(marker))?;
     }

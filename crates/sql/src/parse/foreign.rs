@@ -1,9 +1,9 @@
-//! Rewrites expressions of PostgreSQL and DuckDB as the engine has them: `(s).b`, `x::json`,
-//! `json_extract_string(x, '$.a')`, `time_bucket(…)`.
+//! Rewrites expressions of PostgreSQL, DuckDB and Flink as the engine has them: `(s).b`, `x::json`,
+//! `json_extract_string(x, '$.a')`, `time_bucket(…)`, `year(ts)`, `mod(a, b)`.
 
 use sqlparser::ast::{
-    AccessExpr, CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
+    AccessExpr, BinaryOperator, CharacterLength, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
 };
 use windrow_core::{Error, Result};
 
@@ -18,7 +18,11 @@ pub(super) fn expression(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::Function(function) => {
             time_bucket(function)?;
-            extract(function)
+            extract(function)?;
+            if let Some(same) = operator(function) {
+                *expr = same;
+            }
+            Ok(())
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
             if let Some(accessed) = accessed(root, access_chain) {
@@ -81,6 +85,46 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
         over: None,
         within_group: vec![],
     })
+}
+
+/// The parts of a time that DuckDB and Flink have functions of the same name for, but for one, and what EXTRACT calls them.
+const PARTS: &[(&str, &str)] = &[
+    ("year", "year"),
+    ("quarter", "quarter"),
+    ("month", "month"),
+    ("week", "week"),
+    ("day", "day"),
+    ("dayofmonth", "day"),
+    ("dayofyear", "doy"),
+    ("hour", "hour"),
+    ("minute", "minute"),
+];
+
+/// Whether calls of this function are rewritten, so that no user-defined function of the name would be called.
+pub fn is_rewritten(name: &str) -> bool {
+    let extracts = EXTRACTS.iter().map(|(called, ..)| *called);
+    let mut names = PARTS.iter().map(|(called, _)| *called).chain(extracts).chain(["mod"]);
+    names.any(|called| name.eq_ignore_ascii_case(called))
+}
+
+/// `year(ts)` as `date_part('year', ts)`, `mod(a, b)` as `(a % b)`.
+fn operator(function: &Function) -> Option<Expr> {
+    let name = plain(&function.name)?.value.to_ascii_lowercase();
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let argument = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    match (list.args.as_slice(), PARTS.iter().find(|(called, _)| *called == name)) {
+        ([time], Some((_, part))) => Some(call("date_part", vec![text(part), argument(time)?])),
+        ([left, right], None) if name == "mod" => {
+            let operand = |arg| Some(Box::new(Expr::Nested(Box::new(argument(arg)?))));
+            let (left, right) = (operand(left)?, operand(right)?);
+            let op = BinaryOperator::Modulo;
+            Some(Expr::Nested(Box::new(Expr::BinaryOp { left, op, right })))
+        }
+        _ => None,
+    }
 }
 
 /// Functions of DuckDB and PostgreSQL that extract from JSON, and ours for each.

@@ -45,6 +45,7 @@ mod tail;
 mod tests;
 
 pub use ddl::{is_proctime, metadata};
+pub use foreign::is_rewritten;
 pub use function::called;
 pub use interval::Interval;
 pub use length::characters_max;

@@ -87,7 +87,7 @@ impl ContinuousPlan {
         match self.changes() {
             RowChanges::AppendOnly => Ok(()),
             RowChanges::Upsert { .. } | RowChanges::Retracting => Err(Error::sql(format!(
-                "{what} takes rows that do not change, and an aggregate without windows changes"
+                "{what} needs append-only rows, and an aggregate without windows has an updating result"
             ))
             .with_hint(
                 "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",

@@ -205,7 +205,9 @@ fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kin
                     .with_hint(window_hint(input));
             let changes = matches!(clause, "GROUP BY" | "GROUP BY or DISTINCT" | "an aggregate");
             Err(refused(match changes {
-                true => e.with_hint("For an answer that changes with every row, use EMIT CHANGES."),
+                true => {
+                    e.with_hint("Use EMIT CHANGES for a result that is updated with every row.")
+                }
                 false => e,
             }))
         }
