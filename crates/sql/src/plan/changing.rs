@@ -77,18 +77,18 @@ fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
     let (clause, hint) = match plan {
         LogicalPlan::Sort(_) => (
             "ORDER BY",
-            "Leave ORDER BY out: changes come as they happen. Without EMIT, the answer of now is ordered.",
+            "Remove ORDER BY, or remove EMIT to order the current result.",
         ),
         LogicalPlan::Limit(_) => (
             "LIMIT in a subquery",
-            "Put LIMIT at the end: the query then ends after as many changes.",
+            "Put LIMIT at the end: the query then ends after that number of changes.",
         ),
         LogicalPlan::Join(_) => (
             "a join",
             "Join a table with the stream below GROUP BY: FROM (SELECT … FROM stream JOIN table ON …) GROUP BY …",
         ),
         LogicalPlan::Union(_) => {
-            ("UNION", "Unite the streams below GROUP BY, or run each as a query of its own.")
+            ("UNION", "Put UNION ALL below GROUP BY, or run each as a query of its own.")
         }
         LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(Distinct::All(_)) => (
             "an aggregate or DISTINCT",
@@ -101,7 +101,7 @@ fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
     };
     refused(
         Error::sql(format!(
-            "{clause} over an aggregate without windows, which changes, cannot run continuously"
+            "{clause} over an updating aggregate (without windows) cannot run continuously"
         ))
         .with_hint(hint),
     )
