@@ -9,6 +9,7 @@
 //! completion.
 #![forbid(unsafe_code)]
 
+mod causes;
 mod encode;
 mod env;
 pub mod file;

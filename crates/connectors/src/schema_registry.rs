@@ -14,6 +14,7 @@ use serde_json::Value;
 use windrow_core::{Clock, Error, ErrorKind, Result};
 
 use crate::ConnectorEnv;
+use crate::causes::with_causes;
 use crate::formats::avro::messages::Schemas;
 use crate::formats::avro::schema::WriterSchema;
 use crate::options::{OptionDoc, StreamOptions};
@@ -232,7 +233,7 @@ impl Registry {
                 Error::new(ErrorKind::Unavailable, format!("the schema registry \"{shown}\" {why}"))
                     .with_hint("Check schema.registry.url, and schema.registry.basic.auth.user.info if it needs a login.")
             };
-            let unread = |e: reqwest::Error| away(format!("does not answer: {}", causes(&e.without_url())));
+            let unread = |e: reqwest::Error| away(format!("does not answer: {}", with_causes(&e.without_url())));
             let mut answer = request.send().await.map_err(unread)?;
             let status = answer.status();
             if !status.is_success() && status != StatusCode::NOT_FOUND {
@@ -279,15 +280,4 @@ fn parsed(answer: &Value) -> Result<Arc<WriterSchema>, String> {
     }
     let text = answer.get("schema").and_then(Value::as_str).ok_or("has no text")?;
     WriterSchema::parse(text).map(Arc::new)
-}
-
-/// The text of an error with its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(&format!(": {next}"));
-        cause = next.source();
-    }
-    text
 }

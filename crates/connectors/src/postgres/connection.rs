@@ -14,6 +14,7 @@ use windrow_core::{Clock, Error, ErrorKind, Result};
 
 use super::options::{Encryption, PostgresOptions, Server};
 use super::tls::Tls;
+use crate::causes::with_causes;
 
 /// A connection, which is closed when it is dropped.
 pub(super) struct Connection {
@@ -143,17 +144,7 @@ fn said(error: &tokio_postgres::Error) -> String {
         }
         return text;
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
+    with_causes(error)
 }
 
 /// Classifies an error of a statement: a refused row, an unavailable destination, or an error that needs the user.

@@ -30,6 +30,7 @@ pub use self::options::OPTIONS;
 use self::options::WebhookOptions;
 use self::signature::hmac_sha256;
 use self::template::Template;
+use crate::causes::with_causes;
 use crate::encode::{Encoding, Packing, json_lines};
 use crate::env::{ConnectorEnv, SinkSpec};
 
@@ -180,7 +181,7 @@ impl Webhook {
             Ok(answer) => self.judge(answer, request, &shown).await,
             Err(error) => {
                 let error = error.without_url();
-                let why = causes(&error);
+                let why = with_causes(&error);
                 let message = format!("\"{shown}\" cannot be reached: {why}");
                 Err((Error::new(ErrorKind::Unavailable, message).with_source(error), None))
             }
@@ -345,21 +346,6 @@ async fn said(mut answer: Response) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let text: String = text.chars().filter(|c| !c.is_control()).take(ANSWER_MAX).collect();
     if text.trim().is_empty() { String::new() } else { format!(" ({})", text.trim()) }
-}
-
-/// Returns an error with its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

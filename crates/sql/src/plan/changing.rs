@@ -75,10 +75,9 @@ fn has_changes(plan: &LogicalPlan) -> Result<bool> {
 /// The error for a clause that cannot process changes.
 fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
     let (clause, hint) = match plan {
-        LogicalPlan::Sort(_) => (
-            "ORDER BY",
-            "Remove ORDER BY, or remove EMIT to order the current result.",
-        ),
+        LogicalPlan::Sort(_) => {
+            ("ORDER BY", "Remove ORDER BY, or remove EMIT to order the current result.")
+        }
         LogicalPlan::Limit(_) => (
             "LIMIT in a subquery",
             "Put LIMIT at the end: the query then ends after that number of changes.",
