@@ -2,7 +2,6 @@
 //!
 //! Invariant: no message contains the password.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
