@@ -205,12 +205,14 @@ impl PostgresOptions {
             timeout,
         };
         // In a URL, by which administrators allow places, they would be no names.
-        let names =
-            [("database", &read.database), ("schema", &read.schema), ("table", &read.table)];
-        match names.into_iter().find(|(_, name)| [".", ".."].contains(&name.as_str())) {
-            Some((option, name)) => Err(bad_value(option, name, "another name")),
-            None => Ok(read),
+        for (option, name) in
+            [("database", &read.database), ("schema", &read.schema), ("table", &read.table)]
+        {
+            if [".", ".."].contains(&name.as_str()) {
+                return Err(bad_value(option, name, "another name"));
+            }
         }
+        Ok(read)
     }
 
     /// The table as shown to users.
