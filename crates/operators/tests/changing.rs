@@ -84,7 +84,10 @@ fn fold(changes: &RecordBatch, into: &mut Answer) {
         let count = into.entry(line.clone()).or_default();
         match kind.adds() {
             true => *count += 1,
-            false => *count = count.checked_sub(1).unwrap_or_else(|| panic!("{line} is removed")),
+            false => {
+                assert!(*count > 0, "{line} is removed");
+                *count -= 1;
+            }
         }
     }
     assert!(!after);

@@ -201,10 +201,10 @@ impl AvroReader {
         split: Arc<AvroSplit>,
         scan: &ScanRequest,
         (declared, rules, on_bad): (SchemaRef, NumberRules, OnBadRow),
-        io: Handle,
+        io: &Handle,
     ) -> Result<Self> {
         let file = &split.file;
-        let blocks = file.blocks(&io)?;
+        let blocks = file.blocks(io)?;
         let typed = file.typed((&declared, scan.projection.clone()), (&rules, on_bad))?;
         let from = scan.from.unwrap_or(split.first).max(split.first);
         Ok(Self {

@@ -552,8 +552,7 @@ impl Source for FileSource {
             }
             Detail::Avro(split) => {
                 let settings = (self.schema(), self.rules.clone(), self.options.on_bad);
-                let io = self.env.io.clone();
-                Ok(Box::new(AvroReader::new(Arc::clone(split), scan, settings, io)?))
+                Ok(Box::new(AvroReader::new(Arc::clone(split), scan, settings, &self.env.io)?))
             }
             Detail::Follow(chain) => {
                 let following = Following {

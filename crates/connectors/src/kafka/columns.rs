@@ -102,9 +102,9 @@ impl Columns {
     pub(super) fn new(
         declared: &Declared,
         alone: Option<DataType>,
-        of_schema: Option<SchemaRef>,
+        of_schema: Option<&SchemaRef>,
     ) -> Result<Self> {
-        let schema = match (declared.schema.as_ref().or(of_schema.as_ref()), alone) {
+        let schema = match (declared.schema.as_ref().or(of_schema), alone) {
             (Some(schema), _) => Arc::clone(schema),
             (None, Some(alone)) => Arc::new(Schema::new(vec![Field::new("value", alone, true)])),
             (None, None) => {

@@ -77,7 +77,7 @@ pub(crate) async fn open(
         | MessageFormat::Avro(_)
         | MessageFormat::Protobuf(_) => None,
     };
-    let columns = Columns::new(declared, alone, of_schema)?;
+    let columns = Columns::new(declared, alone, of_schema.as_ref())?;
     let messages = MessageSettings {
         format,
         declared: Arc::clone(&columns.value),

@@ -124,7 +124,7 @@ impl Emission {
     /// Bytes of memory.
     pub(super) fn size_bytes(&self) -> usize {
         let arrays = self.keys.iter().chain(&self.after).chain(&self.before);
-        let arrays: usize = arrays.map(|array| array.get_array_memory_size()).sum();
+        let arrays: usize = arrays.map(Array::get_array_memory_size).sum();
         arrays
             + self.codes.capacity() * size_of::<u64>()
             + self.places.capacity() * size_of::<u32>()

@@ -220,8 +220,10 @@ fn file(codec: &str, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-/// Reads a file, as its numbers with their rows, and the bad rows.
-fn read(file: &[u8]) -> Result<(Vec<(u64, i64)>, Vec<u64>), String> {
+/// The numbers of a file with their rows, and the bad rows.
+type Numbers = (Vec<(u64, i64)>, Vec<u64>);
+
+fn read(file: &[u8]) -> Result<Numbers, String> {
     let header = Arc::new(Header::read(file)?.ok_or("short")?);
     let columns: arrow::datatypes::SchemaRef = Arc::new(Schema::new(columns()));
     let rules = NumberRules::default();
