@@ -210,7 +210,7 @@ fn unfit() -> Result<(), Failed> {
         ("format = 'raw'", "format = 'raw' needs one VARCHAR column"),
         ("tombstones = 'true'", "tombstones need a key"),
         ("fetch.min.bytes = '1'", "unknown option \"fetch.min.bytes\""),
-        ("partitioner = 'nobodys'", "the Kafka client does not start"),
+        ("partitioner = 'nobodys'", "option \"partitioner\" is refused by the Kafka client"),
         ("format = 'xml', key = 'id'", "option \"format\""),
     ] {
         let why =

@@ -78,7 +78,7 @@ enum Directive {
 pub(super) fn is_test(path: &Path) -> Result<bool> {
     let text = std::fs::read(path).map_err(|e| unusable("read", path, e))?;
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().any(|line| words(line).is_some_and(|w| is_expect(w)))
+    Ok(text.lines().any(|line| words(line).is_some_and(is_expect))
         || path.with_extension("expected").is_file())
 }
 

@@ -50,7 +50,7 @@ impl Testing {
         let mut report = Report::new(quiet);
         for path in self.files()? {
             let verdict = self.test(&path, waiting);
-            report.add(&path, verdict)?;
+            report.add(&path, &verdict)?;
         }
         report.end()?;
         if let Some(junit) = &self.junit {

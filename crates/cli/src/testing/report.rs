@@ -169,7 +169,7 @@ impl Report {
     ///
     /// # Errors
     /// When stdout cannot be written.
-    pub(super) fn add(&mut self, path: &Path, verdict: Verdict) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, path: &Path, verdict: &Verdict) -> Result<(), Failure> {
         let details = verdict.details(path);
         let mut out = std::io::stdout().lock();
         if !details.is_empty() {
