@@ -98,7 +98,7 @@ mod tests {
         );
         assert_eq!(
             new_text("CREATE STREAM s (a INT) WITH (connector = 'kafka', topic = 't')"),
-            "CREATE STREAM s (a INT) "
+            "CREATE STREAM s (a INT)"
         );
         let local = "CREATE STREAM s WITH (connector = 'file', path = 'a.json')";
         assert_eq!(new_text(local), local);
