@@ -1,5 +1,5 @@
 //! The folders of `sql/` that show a field of use: every materialized view and every query of their `run.sql` has the rows that DuckDB
-//! computes from the same streams (`check.duckdb.sql`), continuous, bounded, and (of some) after a kill and two restarts.
+//! computes from the same streams (`check.duckdb.sql`), continuous, bounded, and after a kill and two restarts.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,13 @@ use crate::watch::trial;
 const FOLDERS: [&str; 7] =
     ["analytics", "finance", "games", "iot", "recommendation", "risk", "service-assurance"];
 
-/// Those that are also run in a data directory and killed.
-const RESTARTED: [&str; 4] = ["analytics", "games", "iot", "service-assurance"];
-
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![];
     for folder in FOLDERS {
         trials.push(trial(format!("fields/{folder} has the rows of DuckDB"), move || once(folder)));
-        if RESTARTED.contains(&folder) {
-            trials.push(trial(format!("fields/{folder} after a kill and restarts"), move || {
-                again(folder)
-            }));
-        }
+        trials.push(trial(format!("fields/{folder} after a kill and restarts"), move || {
+            again(folder)
+        }));
     }
     trials
 }
