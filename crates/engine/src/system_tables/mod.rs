@@ -117,8 +117,8 @@ impl SystemTable {
 /// What [`TableProvider::scan`] returns.
 pub(super) type Planned<'a> = BoxFuture<'a, EngineResult<Arc<dyn ExecutionPlan>>>;
 
-/// Returns the plan of a scan. Not an `async fn`, which would capture the filters: proving for each such function that all
-/// kinds of expressions are `Send` takes the compiler many seconds.
+/// Returns the plan of a scan. Not an `async fn`, which would capture the table with its catalog, and filters: proving for each
+/// such function that all plans and expressions in them are `Send` takes the compiler many seconds.
 fn planned(plan: EngineResult<Arc<dyn ExecutionPlan>>) -> Planned<'static> {
     Box::pin(std::future::ready(plan))
 }

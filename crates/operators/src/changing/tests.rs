@@ -1,3 +1,6 @@
+//! Parts of an updating aggregate, each alone: values by group, changes after filters and projections, the folded result. The whole is
+//! compared with an evaluator in `tests/changing.rs`.
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, UInt64Array};
