@@ -22,6 +22,16 @@ pub struct OptionDoc {
     pub doc: &'static str,
 }
 
+/// An option, in the order of the columns of its table in the documentation.
+pub(crate) const fn option(
+    name: &'static str,
+    values: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> OptionDoc {
+    OptionDoc { name, values, default, doc }
+}
+
 impl OptionDoc {
     /// Whether `key` (lower case) names this option.
     fn matches(&self, key: &str) -> bool {

@@ -9,16 +9,7 @@ use super::format::{FORMATS, Format, PACKINGS, Packing};
 use crate::formats::csv::CsvStyle;
 use crate::formats::decode::OnBadRow;
 use crate::formats::settings;
-use crate::options::{OptionDoc, StreamOptions};
-
-const fn option(
-    name: &'static str,
-    values: &'static str,
-    default: &'static str,
-    doc: &'static str,
-) -> OptionDoc {
-    OptionDoc { name, values, default, doc }
-}
+use crate::options::{OptionDoc, StreamOptions, option};
 
 /// The options of `connector = 'file'`.
 pub const OPTIONS: &[OptionDoc] = &[

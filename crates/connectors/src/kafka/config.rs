@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use windrow_core::{Error, ErrorKind, Result};
 
 use crate::ConnectorEnv;
-use crate::options::{StreamOptions, is_secret};
+use crate::options::{OptionDoc, StreamOptions, is_secret};
 
 /// Properties that run code of the machine, or read files by a list of names.
 const REFUSED: &[&str] = &[
@@ -18,6 +18,11 @@ const REFUSED: &[&str] = &[
     "sasl.kerberos.kinit.cmd",
     "sasl.kerberos.keytab",
 ];
+
+/// A property of librdkafka, which is passed through.
+pub(super) const fn passed(name: &'static str, doc: &'static str) -> OptionDoc {
+    OptionDoc { name, values: "as librdkafka has it", default: "librdkafka's", doc }
+}
 
 /// Sets the properties among the options: those that are not in `own`. Servers are verified with the certificates of the system
 /// unless others are given.

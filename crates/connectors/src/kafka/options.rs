@@ -10,26 +10,13 @@ use regex::Regex;
 use windrow_core::{Error, Result};
 
 use super::avro::{self, AvroOptions};
-use super::config::{check, set_properties};
+use super::config::{check, passed, set_properties};
 use crate::formats::decode::OnBadRow;
 use crate::formats::messages::{MessageFormat, Tombstones};
 use crate::formats::protobuf::options::{self as protobuf, ProtobufOptions};
 use crate::formats::settings;
-use crate::options::{OptionDoc, StreamOptions, bad_value};
+use crate::options::{OptionDoc, StreamOptions, bad_value, option};
 use crate::schema_registry;
-
-const fn option(
-    name: &'static str,
-    values: &'static str,
-    default: &'static str,
-    doc: &'static str,
-) -> OptionDoc {
-    OptionDoc { name, values, default, doc }
-}
-
-const fn passed(name: &'static str, doc: &'static str) -> OptionDoc {
-    OptionDoc { name, values: "as librdkafka has it", default: "librdkafka's", doc }
-}
 
 /// The options of `connector = 'kafka'`.
 pub(crate) const OPTIONS: &[OptionDoc] = &[

@@ -9,16 +9,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 use windrow_core::{Error, Result};
 
-use crate::options::{OptionDoc, StreamOptions, bad_value};
-
-const fn option(
-    name: &'static str,
-    values: &'static str,
-    default: &'static str,
-    doc: &'static str,
-) -> OptionDoc {
-    OptionDoc { name, values, default, doc }
-}
+use crate::options::{OptionDoc, StreamOptions, bad_value, option};
 
 /// The options.
 pub(crate) const OPTIONS: &[OptionDoc] = &[

@@ -8,22 +8,9 @@ use arrow::datatypes::{DataType, Schema};
 use rdkafka::ClientConfig;
 use windrow_core::{Error, Result, sql_type};
 
-use super::super::config::{check, set_properties};
+use super::super::config::{check, passed, set_properties};
 use crate::encode::CsvStyle;
-use crate::options::{OptionDoc, StreamOptions, bad_value};
-
-const fn option(
-    name: &'static str,
-    values: &'static str,
-    default: &'static str,
-    doc: &'static str,
-) -> OptionDoc {
-    OptionDoc { name, values, default, doc }
-}
-
-const fn passed(name: &'static str, doc: &'static str) -> OptionDoc {
-    OptionDoc { name, values: "as librdkafka has it", default: "librdkafka's", doc }
-}
+use crate::options::{OptionDoc, StreamOptions, bad_value, option};
 
 /// The options of a sink.
 pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
