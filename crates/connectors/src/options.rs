@@ -191,6 +191,20 @@ impl<'a> StreamOptions<'a> {
         let known: Vec<String> = words.iter().map(|(w, _)| format!("'{w}'")).collect();
         Err(bad_value(name, value, &format!("one of {}", known.join(", "))))
     }
+
+    /// Returns the names of columns of an option, which are separated by commas; none if it is not set.
+    ///
+    /// # Errors
+    /// When a name is empty or occurs twice.
+    pub(crate) fn columns(&self, option: &str) -> Result<Vec<String>> {
+        let Some(text) = self.get(option) else { return Ok(vec![]) };
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        let is_twice = |(at, name): (usize, &String)| names.iter().take(at).any(|n| n == name);
+        if names.iter().any(String::is_empty) || names.iter().enumerate().any(is_twice) {
+            return Err(bad_value(option, text, "different names of columns with commas"));
+        }
+        Ok(names)
+    }
 }
 
 /// Returns the error for an invalid value of an option. `expected` continues "must be …".

@@ -188,7 +188,7 @@ impl PostgresOptions {
             schema: name(&options, "schema")?.unwrap_or_else(|| "public".to_owned()),
             table: name(&options, "table")?
                 .map_or_else(|| options.required_by_sink("table").map(str::to_owned), Ok)?,
-            key: key(&options)?,
+            key: options.columns("key")?,
             create_table: options.flag("create_table", false)?,
             encryption,
             batch_rows,
@@ -341,16 +341,6 @@ fn name(options: &StreamOptions<'_>, option: &str) -> Result<Option<String>> {
         return Err(bad_value(option, name, "a name of 1 to 63 bytes"));
     }
     Ok(Some(name.to_owned()))
-}
-
-/// The columns of the key.
-fn key(options: &StreamOptions<'_>) -> Result<Vec<String>> {
-    let Some(text) = options.get("key") else { return Ok(vec![]) };
-    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    if names.iter().any(String::is_empty) {
-        return Err(bad_value("key", text, "names of columns with commas"));
-    }
-    Ok(names)
 }
 
 #[cfg(test)]

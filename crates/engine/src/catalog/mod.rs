@@ -7,12 +7,11 @@
 //!
 //! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
-mod function_table;
 pub(crate) mod guarded;
 mod materialized;
 pub(crate) mod overlaid;
 mod reads;
-mod sink_table;
+mod rowless;
 mod sink_text;
 pub(crate) mod sinks;
 pub(crate) mod tables;
@@ -30,10 +29,9 @@ use windrow_sql::plan::UserFunction;
 use windrow_stream::Stream;
 use windrow_stream::repeated::repeated;
 
-pub(crate) use self::function_table::FunctionTable;
 pub(crate) use self::materialized::Materialized;
 pub(crate) use self::reads::streams_read;
-pub(crate) use self::sink_table::SinkTable;
+pub(crate) use self::rowless::Rowless;
 pub(crate) use self::sink_text::masked;
 use self::sinks::SinkObject;
 use self::tables::Tables;

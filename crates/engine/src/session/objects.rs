@@ -8,7 +8,7 @@ use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
 
 use super::Session;
-use crate::catalog::{FunctionTable, Object, SinkTable};
+use crate::catalog::{Object, Rowless};
 use crate::names::{CATALOG, SCHEMA};
 
 /// An object that can be read.
@@ -77,9 +77,7 @@ impl Session {
                     // It may have been dropped meanwhile.
                     let table = provider.table(&name).await.map_err(from_datafusion)?;
                     let Some(table) = table else { continue };
-                    if table.downcast_ref::<SinkTable>().is_some()
-                        || table.downcast_ref::<FunctionTable>().is_some()
-                    {
+                    if table.downcast_ref::<Rowless>().is_some() {
                         // Its rows are elsewhere, or it has none.
                         continue;
                     }

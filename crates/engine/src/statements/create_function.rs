@@ -12,7 +12,7 @@ use super::function_descriptions::WINDOWS;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
-use crate::catalog::{Catalog, FunctionTable, Object};
+use crate::catalog::{Catalog, Object, Rowless};
 use crate::durable::definitions::Kind;
 use crate::execution::context::StatementContext;
 use crate::execution::creation::Creation;
@@ -111,7 +111,7 @@ impl CreateFunction {
         }
         creation.replace().await?;
         creation.record(Kind::Function, &self.text)?;
-        let table = Arc::new(FunctionTable { name: name.clone() });
+        let table = Arc::new(Rowless::of_function(&name));
         catalog.add(&name, Object::Function(function), table, (&self.text, vec![]))?;
         Ok(Outcome::Done("CREATE FUNCTION".into()))
     }

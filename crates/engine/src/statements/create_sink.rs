@@ -20,7 +20,7 @@ use super::{Answer, Statement, authorize_late_rows, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::sinks::{Phase, SinkObject};
-use crate::catalog::{Catalog, Materialized, Object, SinkTable, exists, masked, streams_read};
+use crate::catalog::{Catalog, Materialized, Object, Rowless, exists, masked, streams_read};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::sink_records::{Rejected, SinkRecord};
 use crate::execution::context::StatementContext;
@@ -341,11 +341,8 @@ impl NewSink<'_> {
             sink.guarantee(),
             (record, rejected),
         );
-        let table = Arc::new(SinkTable {
-            name: name.to_owned(),
-            view: view.name.clone(),
-            schema: Arc::clone(view.log.schema()),
-        });
+        let table = Rowless::of_sink(name, &view.name, Arc::clone(view.log.schema()));
+        let table = Arc::new(table);
         let about = (masked(self.text), vec![view.name.clone()]);
         cx.catalog().add(name, Object::Sink(Arc::clone(&object)), table, (&about.0, about.1))?;
         if cx.instance.is_plan_only() {

@@ -224,8 +224,8 @@ impl KafkaSinkOptions {
             servers: options.required_by_sink("bootstrap.servers")?.to_owned(),
             topic: topic.to_owned(),
             form,
-            key: columns(&options, "key")?,
-            headers: columns(&options, "headers")?,
+            key: options.columns("key")?,
+            headers: options.columns("headers")?,
             tombstones: options.flag("tombstones", false)?,
             transactional: options.flag("transactional", true)?,
             batch_rows,
@@ -297,17 +297,6 @@ impl KafkaSinkOptions {
             ))),
         }
     }
-}
-
-/// The names of columns of an option.
-fn columns(options: &StreamOptions<'_>, option: &str) -> Result<Vec<String>> {
-    let Some(text) = options.get(option) else { return Ok(vec![]) };
-    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    let is_twice = |(at, name): (usize, &String)| names.iter().take(at).any(|n| n == name);
-    if names.iter().any(String::is_empty) || names.iter().enumerate().any(is_twice) {
-        return Err(bad_value(option, text, "different names of columns with commas"));
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
