@@ -20,6 +20,7 @@ mod calendar_bounds;
 mod calls;
 mod changing;
 mod checked;
+mod correlated_limit;
 mod display;
 mod exact;
 mod fill;
@@ -166,6 +167,7 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
     check_plan(&plan)?;
     budget::check(0)?;
+    let plan = correlated_limit::decide(plan).map_err(from_datafusion)?;
     let plan = asof_decide::decide(plan).map_err(from_datafusion)?;
     let plan = sessions::decide(plan).map_err(from_datafusion)?;
     own::check(&plan).map_err(from_datafusion)?;

@@ -28,7 +28,7 @@ use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
-use super::{changing, fingerprint, lineage, over, over_order, stream_of};
+use super::{changing, correlated_limit, fingerprint, lineage, over, over_order, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -42,6 +42,7 @@ pub fn continuous(
     plan: LogicalPlan,
     tail: &Tail,
 ) -> Result<ContinuousPlan, Error> {
+    correlated_limit::check(&plan).map_err(from_datafusion)?;
     let plan = streams_in_place(plan).map_err(from_datafusion)?;
     let takes_changes = matches!(tail.emit, Some(Emit::Changes));
     let plan = optimized(state, plan, takes_changes).map_err(from_datafusion)?;
