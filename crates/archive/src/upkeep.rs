@@ -11,7 +11,7 @@ use object_store::ObjectStoreExt;
 use windrow_core::{Error, Result};
 
 use crate::failure;
-use crate::file_entry;
+use crate::file_entry::{self, FileEntry};
 use crate::file_stats::ticks;
 use crate::log::Commit;
 use crate::table::{ArchiveTable, Writer};
@@ -97,6 +97,27 @@ impl ArchiveTable {
         let Some(column) = self.spec.event_time else {
             return Err(Error::internal(format!("\"{}\" has no event time", self.spec.name)));
         };
+        let is_old = |file: &FileEntry| {
+            let max = file.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
+            file.end <= end_max && max.is_some_and(|max| max < event_time_ticks)
+        };
+        self.drop_front(is_old, format!("event time < {event_time_ticks}")).await
+    }
+
+    /// Drops whole files from the front of a table without event time that end at row `end_max` or before; nothing of other
+    /// tables. The last file always stays. Returns how many rows were dropped.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn drop_rows(&self, end_max: u64) -> Result<u64> {
+        if self.spec.event_time.is_some() {
+            return Ok(0);
+        }
+        self.drop_front(|file| file.end <= end_max, format!("row < {end_max}")).await
+    }
+
+    /// Drops files from the front that are old, except the last file.
+    async fn drop_front(&self, is_old: impl Fn(&FileEntry) -> bool, why: String) -> Result<u64> {
         let mut writer = self.writer.lock().await;
         self.freshen(&mut writer).await?;
         let live = self.live();
@@ -104,10 +125,7 @@ impl ArchiveTable {
             .files
             .iter()
             .take(live.files.len().saturating_sub(1))
-            .take_while(|f| {
-                let max = f.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
-                f.end <= end_max && max.is_some_and(|max| max < event_time_ticks)
-            })
+            .take_while(|file| is_old(file))
             .cloned()
             .collect();
         if removed.is_empty() {
@@ -117,9 +135,7 @@ impl ArchiveTable {
         let commit = Commit {
             actions: removed.iter().map(|f| Action::Remove(f.remove(now_ms, true))).collect(),
             txn_version: None,
-            operation: DeltaOperation::Delete {
-                predicate: Some(format!("event time < {event_time_ticks}")),
-            },
+            operation: DeltaOperation::Delete { predicate: Some(why) },
             notes: None,
         };
         if let Err(e) = self.commit(&mut writer, commit, &[], &removed).await {

@@ -69,7 +69,7 @@ const FORMS: &[(&str, &str)] = &[
          SCHEMAS\n\
          SHOW CREATE name",
     ),
-    ("SUBSCRIBE", "SUBSCRIBE TO view [AFTER sequence]"),
+    ("SUBSCRIBE", "SUBSCRIBE TO view [AFTER sequence | WITH (snapshot = true)]"),
     ("SUMMARIZE", "SUMMARIZE name | 'file' | query"),
     ("TABLE", "TABLE name"),
     ("VERIFY VIEW", "VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']"),

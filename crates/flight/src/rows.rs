@@ -38,8 +38,8 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// The `app_metadata` of a batch of a continuous query.
 #[derive(Debug, Serialize)]
 struct PositionMetadata {
-    /// The number of the batch's last row.
-    sequence: u64,
+    /// The number of the batch's last row; `None`: within a snapshot, which cannot be resumed.
+    sequence: Option<u64>,
     /// No later row has an event time below it.
     watermark: Option<String>,
     /// The windows of the rows: the lowest start, the highest end.
@@ -99,7 +99,7 @@ impl RowReporting {
 
 impl PositionMetadata {
     /// Describes the position behind the row `sequence`; `known` has the watermark.
-    fn at(sequence: u64, known: Option<Position>) -> Self {
+    fn at(sequence: Option<u64>, known: Option<Position>) -> Self {
         let watermark = known.and_then(|p| p.watermark_micros).map(time_text);
         Self { sequence, watermark, window_start: None, window_end: None, counts: None }
     }
@@ -249,6 +249,7 @@ impl Sending {
     fn encode(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
         let position = self.rows.position();
         let before = std::mem::replace(&mut self.before, position);
+        let first = self.rows.first();
         let counts = self.counts();
         let mut left = rows.num_rows() as u64;
         for piece in self.encoder.pieces(rows)? {
@@ -262,7 +263,7 @@ impl Sending {
                     window_start,
                     window_end,
                     counts,
-                    ..PositionMetadata::at(position.sequence - left, known)
+                    ..PositionMetadata::at(position.before(left, first), known)
                 };
                 message = message.with_app_metadata(metadata.json()?);
             }

@@ -66,6 +66,12 @@ pub trait StatefulOperator: Debug + Send + Sync {
         tolerance: Tolerance,
     ) -> NotOnTime;
 
+    /// Whether its coordinator's part can be cut and restored. A view whose query has an operator that cannot is refused
+    /// in a data directory.
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
     /// Returns an empty part for another worker, for rows of `input`.
     fn worker(&self, input: usize) -> Box<dyn WorkerPart>;
 

@@ -1,10 +1,9 @@
 //! Random rows, keys, cuts, workers and flushes of an aggregate without windows, compared with an evaluator that visits
 //! every row. After every flush the changes so far, folded, are the result over the rows so far: unchanged, filtered,
-//! and projected.
+//! and projected. Now and then the memory is lost, and the aggregate is restored from a checkpoint.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
-#[expect(dead_code, reason = "an answer has no checkpoints yet")]
 mod shared;
 mod space;
 
@@ -16,11 +15,12 @@ use arrow::datatypes::DataType;
 use naive::Row;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use shared::{KEYS, aggregates, cell, schema};
+use shared::{Disk, KEYS, aggregates, cell, schema};
 use space::Space;
 use windrow_core::{Change, Watermark, change};
 use windrow_operators::{
-    ChangingSpec, CoordinatorPart, GroupingSets, Mode, StatefulOperator, WorkerPart, normalised,
+    ChangingSpec, CoordinatorPart, GroupingSets, Mode, SavedState, StatefulOperator, WorkerPart,
+    normalised,
 };
 
 /// Rows, each with the number of its occurrences in the result.
@@ -105,7 +105,11 @@ struct Run<'a> {
     filtered: Answer,
     counted: Answer,
     read: usize,
+    disk: Disk<Reached>,
 }
+
+/// The answers of a run, and the number of rows that it has read.
+type Reached = ([Answer; 3], usize);
 
 impl Run<'_> {
     /// Flushes as the runtime does, and adds the changes to the answers.
@@ -142,6 +146,29 @@ impl Run<'_> {
         }
     }
 
+    /// Makes a checkpoint, as the runtime does: between two emissions, with the state of the workers.
+    fn cut(&mut self) {
+        for worker in &mut self.workers {
+            let segments = worker.take().flush_all().unwrap();
+            segments.into_iter().for_each(|s| self.coordinator.add(0, s).unwrap());
+        }
+        let answers = [&self.whole, &self.filtered, &self.counted].map(Clone::clone);
+        self.disk.keep(self.coordinator.cut().unwrap(), (answers, self.read));
+        assert!(self.disk.needed().len() <= 14, "{:?}", self.disk.needed());
+    }
+
+    /// Loses everything behind one of the last checkpoints.
+    fn lose(&mut self, rng: &mut StdRng) {
+        let (cut, (answers, read), segments) = self.disk.lose(rng);
+        let (frontier, next_id) = (cut.frontier, cut.next_id);
+        let mut segments = segments.into_iter().map(Ok);
+        let state = SavedState { frontier, next_id, segments: &mut segments, space: None };
+        self.coordinator = self.case.spec.restore(state).unwrap();
+        self.workers.iter_mut().for_each(|worker| *worker = self.case.spec.worker(0));
+        [self.whole, self.filtered, self.counted] = answers;
+        self.read = read;
+    }
+
     /// Compares the answers with those over the rows that have been read.
     fn check(&self) {
         let rows = &self.case.rows[..self.read];
@@ -174,7 +201,11 @@ fn run(seed: u64) {
         filtered: Answer::new(),
         counted: Answer::new(),
         read: 0,
+        disk: Disk::new(),
     };
+    run.coordinator.keep_cuts();
+    run.cut();
+    let mut losses = rng.random_range(0..4);
     let space = Space::random(rng);
     let longest = [1, 7, 50, 300][rng.random_range(0..4)];
     while run.read < case.rows.len() {
@@ -184,10 +215,18 @@ fn run(seed: u64) {
         run.workers[worker].update(&batch).unwrap();
         run.read = to;
         let rows_max = [1, 2, 8192][rng.random_range(0..3)];
-        match rng.random_range(0..6) {
+        match rng.random_range(0..8) {
+            6 => run.cut(),
+            7 if losses > 0 => {
+                losses -= 1;
+                run.lose(rng);
+            }
             0 | 1 => {
                 run.flush(Watermark::NONE, true, rows_max);
                 run.check();
+                if rng.random_bool(0.3) {
+                    run.cut();
+                }
             }
             2 => {
                 // What is added outside of a flush is not lost, and not returned at once either.

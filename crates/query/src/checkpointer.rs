@@ -4,6 +4,8 @@
 //! coordinator ─cut─► checkpointer ─► extents of logs ─► archive closed windows ─► segments ─► manifest ─► waiters
 //!   (no windows)     checkpointer ─► extents of logs ─► segments ─► manifest ─► archive returned rows ─► waiters
 //! ```
+//! The current rows of a view with an updating result are a part of its checkpoints, like the state of an operator.
+//!
 //! Invariants: one checkpoint of a query at a time. Closed windows are archived before the manifest is written, so
 //! every window is in the state or in the archive. The archive of a view without windows always ends where a checkpoint
 //! does: rows are archived once there is a checkpoint with exactly these, and the next checkpoint is made after that.
@@ -201,7 +203,8 @@ impl Checkpointer {
         let taps = cut_taps(taps);
         drop(nobody_inside);
         let paused_micros = self.clock.now_micros().saturating_sub(taken_micros);
-        let operators = root.cut(parts)?;
+        let mut operators = root.cut(parts)?;
+        operators.extend(output.cut()?);
         let at = CutTime { taken_micros, paused_micros };
         let cut = QueryCut { at, operators, taps, counts, unused, rows_given };
         Ok((cut, given, holds))

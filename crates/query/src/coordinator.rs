@@ -228,9 +228,25 @@ impl Coordinator {
     /// Makes a last checkpoint when all rows of a view without windows have been returned, so that it records which of
     /// them arrived behind the watermark. If it cannot be written, that has been logged; the rows themselves are
     /// archived nevertheless.
+    ///
+    /// # Errors
+    /// When it cannot be written and the view has an updating result, whose current rows are in checkpoints only.
     async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
         if self.checkpointer.is_none() || self.output.given().is_none() {
             return Ok(());
+        }
+        if self.output.has_current_rows() {
+            let shared = Arc::clone(&self.shared);
+            let written = shared.checkpoint();
+            tokio::pin!(written);
+            loop {
+                self.serve_checkpoint(watermark).await?;
+                tokio::select! {
+                    biased;
+                    written = &mut written => return written,
+                    () = self.shared.woken() => {}
+                }
+            }
         }
         let ticket = self.shared.ask_checkpoint();
         loop {
@@ -375,7 +391,8 @@ impl Coordinator {
     /// When the state cannot be cut.
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         let parts = self.root.take_parts();
-        let operators = self.root.cut(parts)?;
+        let mut operators = self.root.cut(parts)?;
+        operators.extend(self.output.cut()?);
         let at = CutTime { taken_micros: self.shared.clock.now_micros(), paused_micros: 0 };
         let (counts, unused) = (Counts::default(), vec![]);
         let rows_given = self.output.given().map(|given| given.rows);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
+use windrow_storage::checkpoint::OperatorCut;
 use windrow_stream::answer::LiveAnswer;
 use windrow_stream::log::{Completion, LogEnd, Room, StreamLog};
 use windrow_stream::push::PushStream;
@@ -137,6 +138,21 @@ impl Output {
             Self::View { log, answer: Some(answer), .. } => answer.commit(log),
             Self::View { .. } | Self::Client { .. } | Self::Stream { .. } => Ok(()),
         }
+    }
+
+    /// Whether it has current rows, because its result is updating.
+    pub(crate) fn has_current_rows(&self) -> bool {
+        matches!(self, Self::View { answer: Some(_), .. })
+    }
+
+    /// Returns what a checkpoint needs of the current rows of a view with an updating result, as an operator behind those
+    /// of the query; `None` for other outputs.
+    ///
+    /// # Errors
+    /// Internal during an emission.
+    pub(crate) fn cut(&self) -> Result<Option<OperatorCut>> {
+        let Self::View { answer: Some(answer), .. } = self else { return Ok(None) };
+        Ok(Some(OperatorCut { watermark: Watermark::NONE, state: answer.cut()? }))
     }
 
     /// Promises that later rows have no event time below `watermark`.

@@ -49,7 +49,7 @@ pub(crate) struct StageRun {
     pub(crate) changes: Option<bool>,
     /// Whether results that could be finished are held back while rows are on their way.
     pub(crate) holds_back: bool,
-    /// Whether the order of its rows does not depend on timing, so that they need not be sorted.
+    /// Whether its rows must not be sorted: they are changes, or their order does not depend on timing.
     pub(crate) in_order: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,

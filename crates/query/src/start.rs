@@ -146,6 +146,7 @@ struct ResumeCursor {
     operators: std::vec::IntoIter<OperatorState>,
     taps: std::vec::IntoIter<TapCut>,
     unused: Vec<Unused>,
+    rows_given: Option<u64>,
 }
 
 /// Creates the physical plans of a query and its coordinator.
@@ -159,9 +160,10 @@ pub async fn ready(
     mut setup: QuerySetup,
 ) -> Result<Ready> {
     let resume = setup.resume.take().map(|resume| {
-        let Resume { operators, taps, counts, unused, .. } = resume;
+        let Resume { operators, taps, counts, unused, rows_given } = resume;
         setup.shared.restore(&counts);
-        ResumeCursor { operators: operators.into_iter(), taps: taps.into_iter(), unused }
+        let (operators, taps) = (operators.into_iter(), taps.into_iter());
+        ResumeCursor { operators, taps, unused, rows_given }
     });
     let mut builder = Builder {
         streams,
@@ -172,6 +174,7 @@ pub async fn ready(
         tables: ReferenceTables::default(),
     };
     let root = builder.root(plan.root).await?;
+    builder.current_rows()?;
     let Builder { setup, taps, resume, tables, .. } = builder;
     *setup.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
@@ -390,7 +393,8 @@ impl Builder<'_> {
     async fn root(&mut self, flow: Flow) -> Result<Root> {
         match flow {
             Flow::Stage(stage) => {
-                let is_ordered = self.setup.output.is_ordered();
+                // Changes have one order, and are archived with the checkpoint that they are in.
+                let is_ordered = self.setup.output.is_ordered() && stage.changes.is_none();
                 // A finish plan that joins a table does not keep the order of rows.
                 let numbered = is_ordered
                     && stage.row_wise
@@ -457,7 +461,7 @@ impl Builder<'_> {
             numbered,
             changes,
             holds_back: false,
-            in_order: false,
+            in_order: changes.is_some(),
             closed: 0,
             archived: Watermark::NONE,
             sorted: None,
@@ -583,6 +587,17 @@ impl Builder<'_> {
             run.operator.keep_cuts();
         }
         Ok(())
+    }
+
+    /// Restores the current rows of a view with an updating result, whose state is behind those of the operators.
+    fn current_rows(&mut self) -> Result<()> {
+        let Output::View { answer: Some(answer), .. } = &self.setup.output else { return Ok(()) };
+        let Some(cursor) = &mut self.resume else { return Ok(()) };
+        let state = cursor.operators.next();
+        let state = state.ok_or_else(|| Error::internal("a checkpoint lacks the current rows"))?;
+        let OperatorState { frontier, next_id, mut segments, .. } = state;
+        let state = SavedState { frontier, next_id, segments: &mut segments, space: None };
+        answer.restore(state, cursor.rows_given.unwrap_or(0))
     }
 
     async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {

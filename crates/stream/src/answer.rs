@@ -1,8 +1,10 @@
 //! The current rows of a view with an updating result.
 //!
-//! Changes are staged as they arrive, and become visible together at the end of an emission.
+//! Changes are staged as they arrive, and become visible together at the end of an emission. The log of the view has the
+//! changes; in a data directory, checkpoints have the rows.
 //!
-//! Invariant: a reader sees all changes of an emission or none.
+//! Invariants: a reader sees all changes of an emission or none; the visible rows are the changes of the log before
+//! [`CurrentRows::sequence`], folded.
 
 use std::sync::Arc;
 
@@ -12,14 +14,17 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as PlanResult;
-use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
-use windrow_operators::Answer;
+use windrow_operators::{Answer, Cut, SavedState};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::log::StreamLog;
@@ -38,6 +43,8 @@ pub struct LiveAnswer {
 struct State {
     answer: Answer,
     staged: Vec<RecordBatch>,
+    /// The number of changes in the log that `answer` contains.
+    sequence: u64,
     /// The bytes of its rows, reserved as long as the view exists.
     memory: MemoryReservation,
 }
@@ -52,7 +59,10 @@ impl LiveAnswer {
         let fields: Vec<_> = changes.fields().iter().skip(1).cloned().collect();
         let schema = Arc::new(Schema::new(fields));
         let answer = Answer::new(Arc::clone(&schema), key)?;
-        Ok(Self { schema, state: Mutex::new(State { answer, staged: vec![], memory }) })
+        Ok(Self {
+            schema,
+            state: Mutex::new(State { answer, staged: vec![], sequence: 0, memory }),
+        })
     }
 
     /// The columns of its rows.
@@ -75,26 +85,109 @@ impl LiveAnswer {
         let Some(first) = staged.first() else { return Ok(()) };
         // As one batch: each `apply` may have to rewrite earlier chunks.
         state.answer.apply(&concat_batches(&first.schema(), &staged)?)?;
-        let bytes = state.answer.size_bytes();
-        state.memory.try_resize(bytes).map_err(from_datafusion)?;
+        let sequence = log.state().rows;
+        state.sequence = sequence;
+        state.measure()?;
         drop(state);
-        let old = log.state().rows.saturating_sub(CHANGES_KEPT);
+        let old = sequence.saturating_sub(CHANGES_KEPT);
         log.hide_before(old);
         log.release_before(old);
         Ok(())
     }
 
-    /// Returns the rows that are visible now.
+    /// Returns the rows that are visible now. They are copied; `pool` counts the copy.
     ///
     /// # Errors
-    /// When they cannot be gathered.
-    pub fn rows(&self) -> Result<Vec<RecordBatch>> {
-        self.state.lock().answer.rows()
+    /// When they take more memory than there is, or cannot be gathered.
+    pub fn rows(&self, pool: &Arc<dyn MemoryPool>) -> Result<CurrentRows> {
+        let held = MemoryConsumer::new("the current rows of a view").register(pool);
+        let state = self.state.lock();
+        // About what the copy will take: the rows are a part of that.
+        held.try_grow(state.answer.size_bytes()).map_err(from_datafusion)?;
+        let batches = state.answer.rows()?;
+        let sequence = state.sequence;
+        drop(state);
+        held.try_resize(batches.iter().map(RecordBatch::get_array_memory_size).sum())
+            .map_err(from_datafusion)?;
+        Ok(CurrentRows { batches, sequence, held: Arc::new(held) })
+    }
+
+    /// The number of rows that are visible now.
+    pub fn len(&self) -> u64 {
+        self.state.lock().answer.len()
+    }
+
+    /// Whether no rows are visible now.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().answer.is_empty()
+    }
+
+    /// Returns what a checkpoint needs of the rows, between two emissions.
+    ///
+    /// # Errors
+    /// Internal during an emission; when the rows cannot be gathered.
+    pub fn cut(&self) -> Result<Cut> {
+        let mut state = self.state.lock();
+        if !state.staged.is_empty() {
+            return Err(Error::internal("a cut during an emission"));
+        }
+        state.answer.cut()
+    }
+
+    /// Restores the rows from a cut at which the log had `sequence` changes. There are none before.
+    ///
+    /// # Errors
+    /// Corrupt when a segment cannot belong to such a cut; when the rows take more memory than there is.
+    pub fn restore(&self, saved: SavedState<'_>, sequence: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        state.answer.restore(saved)?;
+        state.sequence = sequence;
+        state.measure()
     }
 
     /// Bytes of memory.
     pub fn size_bytes(&self) -> usize {
         self.state.lock().answer.size_bytes()
+    }
+}
+
+impl State {
+    /// Reserves the memory of the rows.
+    fn measure(&self) -> Result<()> {
+        self.memory.try_resize(self.answer.size_bytes()).map_err(from_datafusion)
+    }
+}
+
+/// The current rows of a view at one moment.
+#[derive(Debug, Clone)]
+pub struct CurrentRows {
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// The number of changes in the log of the view that they contain.
+    pub sequence: u64,
+    /// The memory of the rows.
+    held: Arc<MemoryReservation>,
+}
+
+/// Current rows as a partition of a plan, which holds their memory.
+#[derive(Debug)]
+struct HeldRows {
+    schema: SchemaRef,
+    rows: CurrentRows,
+}
+
+impl PartitionStream for HeldRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let CurrentRows { batches, held, .. } = self.rows.clone();
+        let rows = futures::stream::iter(batches).map(move |batch| {
+            let _counts_as_long_as_the_stream = &held;
+            Ok(batch)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 
@@ -126,15 +219,18 @@ impl TableProvider for AnswerTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+        _: &[Expr],
         limit: Option<usize>,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let external = |error: Error| DataFusionError::External(Box::new(error));
         if let Some(error) = self.log.failed() {
             return Err(external(error));
         }
-        let rows = self.answer.rows().map_err(external)?;
-        let table = MemTable::try_new(self.schema(), vec![rows])?;
-        table.scan(state, projection, filters, limit).await
+        let rows = self.answer.rows(&state.runtime_env().memory_pool).map_err(external)?;
+        let schema = self.schema();
+        let partition = Arc::new(HeldRows { schema: Arc::clone(&schema), rows });
+        let plan =
+            StreamingTableExec::try_new(schema, vec![partition], projection, None, false, limit)?;
+        Ok(Arc::new(plan))
     }
 }

@@ -246,9 +246,11 @@ impl Spiller {
         completion.map_or(Frontier::Nothing, |completion| completion.frontier(version))
     }
 
-    /// Merges small files, and deletes files that were removed some time ago.
+    /// Drops released changes, merges small files, and deletes files that were removed some time ago.
     async fn tidy(&self) -> Result<()> {
-        if self.archive.compact().await? {
+        // Rows with event times are dropped by their retention.
+        let dropped = self.archive.drop_rows(self.log.state().oldest).await?;
+        if self.archive.compact().await? || dropped > 0 {
             self.log.archived(self.archive.snapshot());
             self.archive.vacuum(VACUUM_AFTER).await?;
         }

@@ -42,7 +42,7 @@ pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remot
                 _ => false,
             };
             let resume = match &statement.statement {
-                Statement::Subscribe { view, after } => Some((view.to_string(), *after)),
+                Statement::Subscribe { view, after, .. } => Some((view.to_string(), *after)),
                 _ => None,
             };
             let client = client.clone();

@@ -172,6 +172,12 @@ impl ResultStream {
         self.following.as_mut().map(Following::position)
     }
 
+    /// Returns the sequence number before the first row of a continuous query, or after the snapshot that it begins with;
+    /// 0 for a bounded one.
+    pub fn first(&self) -> u64 {
+        self.following.as_ref().map_or(0, |following| following.first)
+    }
+
     /// Returns the id of a continuous query in `windrow.queries`; `None` for others.
     pub fn query_id(&self) -> Option<u64> {
         match &self.stop {
@@ -205,12 +211,20 @@ impl ResultStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The sequence number of the last row that was read, counted from 1: in the view of a subscription, which
-    /// `SUBSCRIBE … AFTER` resumes from; otherwise in the result.
-    pub sequence: u64,
+    /// `SUBSCRIBE … AFTER` resumes from; otherwise in the result. `None`: within a snapshot, which cannot be resumed.
+    pub sequence: Option<u64>,
     /// The watermark in µs since the Unix epoch: no later row has an event time below it. `None`: none yet.
     pub watermark_micros: Option<i64>,
     /// Whether all inputs have ended: no row follows.
     pub is_complete: bool,
+}
+
+impl Position {
+    /// Returns the sequence number of the row that is `left` rows before the one that was read last; `first`: as in
+    /// [`ResultStream::first`].
+    pub fn before(&self, left: u64, first: u64) -> Option<u64> {
+        self.sequence?.checked_sub(left).filter(|sequence| *sequence >= first)
+    }
 }
 
 /// Tracks the position of a reader of a continuous query.
@@ -218,6 +232,8 @@ pub struct Position {
 pub(crate) struct Following {
     /// Number of rows before the first one.
     first: u64,
+    /// The number of rows of a snapshot, which come before the first one.
+    snapshot: u64,
     received: u64,
     promise: Arc<Promise>,
     watermark: Watermark,
@@ -229,7 +245,12 @@ impl Following {
     /// Starts before the row with the offset `first`. `time`: the type of the event time.
     pub(crate) fn new(first: u64, time: Option<DataType>) -> Self {
         let (promise, watermark) = (Arc::default(), Watermark::NONE);
-        Self { first, received: 0, promise, watermark, time }
+        Self { first, snapshot: 0, received: 0, promise, watermark, time }
+    }
+
+    /// Adds a snapshot of `rows` rows that comes first.
+    pub(crate) fn after_snapshot(self, rows: u64) -> Self {
+        Self { snapshot: rows, ..self }
     }
 
     /// Returns the promise in which the sender of the rows records watermarks.
@@ -243,7 +264,7 @@ impl Following {
         }
         let time = self.time.as_ref();
         Position {
-            sequence: self.first + self.received,
+            sequence: self.received.checked_sub(self.snapshot).map(|rows| self.first + rows),
             watermark_micros: time.and_then(|t| display_micros(self.watermark.ticks(), t)),
             is_complete: self.watermark == Watermark::END,
         }

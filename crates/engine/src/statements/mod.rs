@@ -168,8 +168,8 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         }
         parse::Statement::Query(query) => Box::new(select::Select { query }),
         parse::Statement::Insert(insert) => Box::new(insert::Insert { insert: *insert, text }),
-        parse::Statement::Subscribe { view, after } => {
-            Box::new(subscribe::Subscribe { view, after })
+        parse::Statement::Subscribe { view, after, snapshot } => {
+            Box::new(subscribe::Subscribe { view, after, snapshot })
         }
         parse::Statement::WaitFor { view, until, timeout } => {
             Box::new(wait_for::WaitFor { view, until, timeout })

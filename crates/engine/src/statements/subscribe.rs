@@ -1,18 +1,26 @@
-//! `SUBSCRIBE TO view [AFTER n]`.
+//! `SUBSCRIBE TO view [AFTER n] [WITH (snapshot = true)]`.
+//!
+//! A snapshot is the current rows of an updating result as `insert` changes, folded from the changes up to a sequence number;
+//! the changes behind that number follow. Of other views it is the rows that they hold.
+//!
+//! Invariant: a client gets the changes behind a number only when they, and the snapshot at that number, remain the same after
+//! a crash. So `AFTER n` never means other changes than those that had these numbers before.
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use sqlparser::ast::ObjectName;
-use windrow_core::{Error, Result, ScanRequest, Source};
+use windrow_core::{Change, Error, Result, ScanRequest, Source, change};
 use windrow_query::promise::Promise;
 use windrow_query::queue::RowSender;
+use windrow_stream::answer::{CurrentRows, LiveAnswer};
 use windrow_stream::log_reader::{LogSource, dropped};
 
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Materialized};
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::{Following, Outcome, ResultStream, Stop};
 use crate::names::plain_name;
@@ -21,11 +29,22 @@ use crate::views::wait::wait_consumed;
 /// Maximum number of rows per batch of a subscription: a reader that has stopped reading holds up to two batches.
 const BATCH_ROWS_MAX: usize = 8_192;
 
-/// `SUBSCRIBE TO view [AFTER n]`: follows a view from now on, or from after row n (rows are counted from 1).
+/// `SUBSCRIBE TO view [AFTER n] [WITH (snapshot = true)]`: follows a view from now on, from after row n (rows are counted
+/// from 1), or from its current rows on.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     pub(super) view: ObjectName,
     pub(super) after: Option<u64>,
+    pub(super) snapshot: bool,
+}
+
+/// Where a subscription begins.
+#[derive(Debug)]
+struct Begin {
+    /// The rows that come first.
+    snapshot: Option<CurrentRows>,
+    /// The number of rows before the first one that is followed.
+    from: u64,
 }
 
 impl Statement for Subscribe {
@@ -50,21 +69,8 @@ impl Statement for Subscribe {
 
     fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
-            let view = catalog.materialized(&name)?;
-            let mut state = view.log.state();
-            let from = self.after.unwrap_or(state.rows);
-            if from > state.rows && catalog.waits_for_pushes(&name) {
-                // Rows that were not archived when the process ended are recomputed.
-                wait_consumed(catalog, &view).await?;
-            }
-            state = view.log.state();
-            if from > state.rows && (state.ended || catalog.waits_for_pushes(&name)) {
-                return Err(no_such_row(&name, from, state.rows));
-            }
-            if from < state.first {
-                return Err(dropped(from, state.first));
-            }
+            let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
+            let Begin { snapshot, from } = self.begin(cx, &view).await?;
             let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
             let request = ScanRequest {
                 projection: (0..view.log.schema().fields().len()).collect(),
@@ -80,8 +86,11 @@ impl Statement for Subscribe {
             let (sender, receiver) = cx.executor().queue(1);
             let time =
                 view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
-            let following = Following::new(from, time);
-            let follow = follow(source, request, following.promise(), sender.clone());
+            let batches = snapshot.as_ref().map(|rows| rows.batches.as_slice()).unwrap_or_default();
+            let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            let following = Following::new(from, time).after_snapshot(rows);
+            let to = (following.promise(), sender.clone());
+            let follow = follow(Arc::clone(view.log.schema()), snapshot, (source, request), to);
             let query = Arc::clone(&view.query);
             let task = cx.instance.parts.cpu.spawn(async move {
                 if let Err(error) = follow.await {
@@ -97,6 +106,79 @@ impl Statement for Subscribe {
     }
 }
 
+impl Subscribe {
+    /// Determines where the subscription begins.
+    ///
+    /// # Errors
+    /// When the view does not have the row to continue after; when the snapshot takes more memory than there is.
+    async fn begin(&self, cx: &StatementContext, view: &Arc<Materialized>) -> Result<Begin> {
+        match &view.answer {
+            Some(answer) if self.snapshot => {
+                let snapshot = snapshot(cx, view, answer).await?;
+                Ok(Begin { from: snapshot.sequence, snapshot: Some(snapshot) })
+            }
+            None if self.snapshot => Ok(Begin { snapshot: None, from: view.log.state().first }),
+            // The numbers of later changes are not final.
+            Some(_) if self.after.is_none() => {
+                Ok(Begin { snapshot: None, from: view.log.settled().rows })
+            }
+            _ => Ok(Begin { snapshot: None, from: self.resume(cx.catalog(), view).await? }),
+        }
+    }
+
+    /// Returns the row to continue after, which the view has.
+    async fn resume(&self, catalog: &Catalog, view: &Arc<Materialized>) -> Result<u64> {
+        let name = &view.name;
+        let mut state = view.log.state();
+        let from = self.after.unwrap_or(state.rows);
+        if from > state.rows && catalog.waits_for_pushes(name) {
+            // Rows that were not archived when the process ended are recomputed.
+            wait_consumed(catalog, view).await?;
+        }
+        state = view.log.state();
+        if from > state.rows && (state.ended || catalog.waits_for_pushes(name)) {
+            return Err(no_such_row(name, from, state.rows));
+        }
+        if from < state.first && view.answer.is_some() {
+            return Err(too_old(name, from, state.first));
+        }
+        if from < state.first {
+            return Err(dropped(from, state.first));
+        }
+        Ok(from)
+    }
+}
+
+/// Returns the current rows of a view, once all changes in them are settled.
+async fn snapshot(
+    cx: &StatementContext,
+    view: &Materialized,
+    answer: &LiveAnswer,
+) -> Result<CurrentRows> {
+    view.check()?;
+    let rows = answer.rows(&cx.instance.parts.env.memory_pool)?;
+    let mut changed = view.log.watch();
+    if view.log.settled().rows < rows.sequence {
+        view.query.checkpoint().await?;
+    }
+    while view.log.settled().rows < rows.sequence {
+        view.check()?;
+        if changed.changed().await.is_err() {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+/// Returns the error of continuing after a change that is no longer kept.
+fn too_old(view: &str, after: u64, first: u64) -> Error {
+    Error::data(format!("view \"{view}\" no longer has all changes after {after}"))
+        .with_detail(format!("The first change that it keeps follows number {first}."))
+        .with_hint(format!(
+            "Begin with the current rows: SUBSCRIBE TO {view} WITH (snapshot = true)."
+        ))
+}
+
 /// Returns the error of continuing after a row that a view does not have.
 fn no_such_row(view: &str, after: u64, rows: u64) -> Error {
     Error::data(format!("view \"{view}\" has {rows} rows, and none after row {after}"))
@@ -107,13 +189,20 @@ fn no_such_row(view: &str, after: u64, rows: u64) -> Error {
         .with_hint(format!("Read what it holds: SUBSCRIBE TO {view} AFTER 0."))
 }
 
-/// Sends all rows of a source until it ends or the reader is gone.
+/// Sends a snapshot, then all rows of a source until it ends or the reader is gone.
 async fn follow(
-    source: LogSource,
-    request: ScanRequest,
-    promise: Arc<Promise>,
-    sender: RowSender,
+    schema: SchemaRef,
+    snapshot: Option<CurrentRows>,
+    (source, request): (LogSource, ScanRequest),
+    (promise, sender): (Arc<Promise>, RowSender),
 ) -> Result<()> {
+    for rows in snapshot.iter().flat_map(|snapshot| &snapshot.batches) {
+        promise.count(rows.num_rows());
+        if sender.send(Ok(inserts(&schema, rows)?)).await.is_err() {
+            return Ok(());
+        }
+    }
+    drop(snapshot);
     for partition in source.discover().await? {
         for split in &partition.splits {
             let mut reader = source.open(split, &request).await?;
@@ -129,4 +218,11 @@ async fn follow(
         }
     }
     Ok(())
+}
+
+/// Returns rows as changes that insert them; `schema`: the columns of the changes.
+fn inserts(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
+    let kinds = change::column(std::iter::repeat_n(Change::Insert, rows.num_rows()));
+    let columns = std::iter::once(kinds).chain(rows.columns().iter().cloned());
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect())?)
 }

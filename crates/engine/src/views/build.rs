@@ -64,11 +64,10 @@ pub(crate) fn check_resumable(cx: &StatementContext, plan: &ContinuousPlan) -> R
     if plan.is_resumable() || cx.instance.store.is_none() {
         return Ok(());
     }
-    Err(Error::sql("the results of an aggregate or DISTINCT without windows cannot be kept in a data directory")
-        .with_hint(
-            "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, … Or run it \
-             without a data directory.",
-        ))
+    Err(Error::sql("the state of this query cannot be kept in a data directory").with_hint(
+        "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, … Or run it without \
+         a data directory.",
+    ))
 }
 
 /// A materialized view before its query runs.

@@ -7,7 +7,8 @@
 //! ```
 //! A view without windows has a number of rows instead of F, and resumes from the checkpoint at exactly that number. Where its
 //! rows always have the same order, it may resume from an older checkpoint or from none: the rows that the archive has beyond
-//! it are not emitted again.
+//! it are not emitted again. The archive of a view with an updating result has its changes, and the checkpoints its current
+//! rows, which are restored even if the view has ended.
 //!
 //! Invariants: a view that has checkpoints has the first one before its statement is acknowledged, so the offsets at which it
 //! began to read are durable; without a checkpoint a query is only run again where its streams still hold everything that its
@@ -21,7 +22,7 @@ use futures::future::BoxFuture;
 use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
 use windrow_query::checkpointer::Checkpointer;
 use windrow_query::start::Ready;
-use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
+use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource, RowChanges};
 use windrow_storage::checkpoint::{
     Checkpoints, Newest, Resume, SavedBehind, Stamp, TapCut, Unused,
 };
@@ -150,6 +151,7 @@ impl ViewStorage {
         let archived = self.archived;
         let by_rows = completion.is_by_checkpoint();
         let has_ended = archived == Watermark::END;
+        let is_updating = *view.plan.changes() != RowChanges::AppendOnly;
         if has_ended && !by_rows {
             return Ok(());
         }
@@ -157,7 +159,12 @@ impl ViewStorage {
         if by_rows {
             self.archived_rows = resume_log(&self.log, newest.resume.as_ref());
         }
+        if has_ended && is_updating && newest.resume.is_none() {
+            let why = "its current rows are in them alone";
+            return Err(unusable(view.name, why));
+        }
         if has_ended {
+            self.resume = newest.resume.filter(|_| is_updating);
             return Ok(());
         }
         let store = cx.instance.store.as_ref();
@@ -199,9 +206,9 @@ fn is_storable(
 ) -> bool {
     match plan.root {
         // Without their history, windows behind the frontier would drop rows that arrive again.
-        Flow::Stage(_) => are_replayable(cx, reads),
+        Flow::Stage(_) if !plan.comes_at_once() => are_replayable(cx, reads),
         // Without windows there is no frontier: only a checkpoint tells what the archive has.
-        Flow::Rows(_) => is_resumable(cx, reads, has_late_to),
+        Flow::Stage(_) | Flow::Rows(_) => is_resumable(cx, reads, has_late_to),
     }
 }
 
@@ -224,6 +231,9 @@ pub(crate) fn is_resumable(cx: &StatementContext, reads: &[String], has_late_to:
 
 /// Returns when the rows of a view are complete.
 fn completion(cx: &StatementContext, plan: &ContinuousPlan) -> Result<Completion> {
+    if plan.comes_at_once() {
+        return Ok(Completion::Checkpoint { in_order: false });
+    }
     let Flow::Rows(flow) = &plan.root else { return Ok(Completion::Watermark) };
     // Splits of a connector are read in parallel, and so are two inputs.
     let reads_a_log = match flow.leaves.as_slice() {
@@ -311,6 +321,12 @@ async fn newest(
     looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
 }
 
+/// Returns the error of a view that cannot run again without a checkpoint.
+fn unusable(view: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("no checkpoint can be used, and {why}"))
+        .with_hint(format!("DROP MATERIALIZED VIEW {view} and create it again."))
+}
+
 /// Checks that a query without a checkpoint can run again: the streams hold what its windows after `archived` need, or all
 /// rows where it has no windows.
 fn check_rerun(
@@ -318,11 +334,7 @@ fn check_rerun(
     view: &StorageSpec<'_>,
     (archived, log): (Watermark, &StreamLog),
 ) -> Result<()> {
-    let refused = |why: String| {
-        let name = view.name;
-        Error::new(ErrorKind::Corrupt, format!("no checkpoint can be used, and {why}"))
-            .with_hint(format!("DROP MATERIALIZED VIEW {name} and create it again."))
-    };
+    let refused = |why: String| unusable(view.name, &why);
     if view.starts_late {
         return Err(refused("where it began to read is known from them alone".to_owned()));
     }

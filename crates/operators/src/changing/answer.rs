@@ -1,17 +1,20 @@
 //! The current rows of an updating result, folded from its changes.
 //!
+//! A checkpoint has the rows as they are stored, each with its count; see [`States`].
+//!
 //! Invariant: after each [`Answer::apply`] the rows are those of the result, each as often as it occurs.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute::take;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Change, Error, Result, change};
 
 use super::states::States;
+use crate::segments::kept::{Cut, SavedState, SegmentId, corrupt};
 use crate::table::Interner;
 
 /// The maximum number of rows in a batch of [`Answer::rows`].
@@ -32,6 +35,7 @@ pub struct Answer {
     /// Whether rows with the same key replace each other.
     replaces: bool,
     interner: Interner,
+    /// The rows; the second state is their count.
     rows: States,
     /// How often the row of each key occurs.
     counts: Vec<u32>,
@@ -86,13 +90,12 @@ impl Answer {
         }
         let mut numbers = vec![];
         self.interner.intern(&keys, kinds.len(), &mut numbers)?;
-        let (mut stored, mut groups): (Vec<u32>, Vec<u32>) = (vec![], vec![]);
+        let mut touched: Vec<(usize, u32)> = Vec::with_capacity(kinds.len());
         for ((kind, number), row) in kinds.iter().zip(&numbers).zip(0_u32..) {
             if *number == self.counts.len() {
                 self.counts.push(0);
                 self.absent += 1;
             }
-            let is_new = *number >= self.rows.len() + groups.len();
             let Some(count) = self.counts.get_mut(*number) else {
                 return Err(Error::internal("keys are not numbered in order"));
             };
@@ -107,19 +110,37 @@ impl Answer {
                 }
             }
             self.absent = self.absent + usize::from(*count == 0) - usize::from(before == 0);
-            if is_new || (self.replaces && kind.adds()) {
-                stored.push(row);
-                groups.push(u32::try_from(*number).map_err(|_| Error::internal("too many rows"))?);
+            // The values before an update are not those of the row, unless it is new.
+            if !(self.replaces && *kind == Change::UpdateBefore && *number < self.rows.len()) {
+                touched.push((*number, row));
             }
         }
+        self.store(columns, touched)?;
+        self.drop_absent()
+    }
+
+    /// Stores the rows of `columns` that keys have now, as pairs of key and row; the last one of a key counts.
+    fn store(&mut self, columns: &[ArrayRef], mut touched: Vec<(usize, u32)>) -> Result<()> {
+        touched.sort_unstable();
+        let mut groups: Vec<u32> = Vec::with_capacity(touched.len());
+        let mut stored: Vec<u32> = Vec::with_capacity(touched.len());
+        let mut counts: Vec<u32> = Vec::with_capacity(touched.len());
+        for (at, (number, row)) in touched.iter().enumerate() {
+            if touched.get(at + 1).is_some_and(|(next, _)| next == number) {
+                continue;
+            }
+            groups.push(u32::try_from(*number).map_err(|_| Error::internal("too many rows"))?);
+            stored.push(*row);
+            counts.extend(self.counts.get(*number));
+        }
         if groups.is_empty() {
-            return self.drop_absent();
+            return Ok(());
         }
         let stored = UInt32Array::from(stored);
         let columns: Vec<ArrayRef> =
             columns.iter().map(|column| take(column, &stored, None)).collect::<Result<_, _>>()?;
-        self.rows.put(groups, vec![columns])?;
-        self.drop_absent()
+        let rows = groups.len() as u64;
+        self.rows.put(groups, vec![columns, vec![Arc::new(UInt32Array::from(counts))]], rows)
     }
 
     /// Drops the keys without rows, if they are many, by adding all rows again.
@@ -129,6 +150,7 @@ impl Answer {
         }
         let key = self.replaces.then_some(self.key.as_slice());
         let mut fresh = Self::new(Arc::clone(&self.schema), key)?;
+        fresh.rows = self.rows.successor();
         let mut fields = vec![Arc::new(change::field())];
         fields.extend(self.schema.fields().iter().cloned());
         let schema = Arc::new(Schema::new(fields));
@@ -152,12 +174,97 @@ impl Answer {
             .collect();
         let mut batches = vec![];
         for groups in groups.chunks(BATCH_ROWS) {
-            let columns = self.rows.get(groups)?.pop().unwrap_or_default();
+            let columns = self.rows.get(groups, 1)?.pop().unwrap_or_default();
             let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
             let schema = Arc::clone(&self.schema);
             batches.push(RecordBatch::try_new_with_options(schema, columns, &options)?);
         }
         Ok(batches)
+    }
+
+    /// The number of current rows.
+    pub fn len(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// Whether there are no current rows.
+    pub fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
+    /// Returns what a checkpoint needs of the current rows.
+    ///
+    /// # Errors
+    /// When they cannot be gathered.
+    pub fn cut(&mut self) -> Result<Cut> {
+        let schema = self.stored_schema();
+        self.rows.cut(None, |states, rows| {
+            let columns = states.iter().flatten().cloned().collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?)
+        })
+    }
+
+    /// Adds the rows of a cut to an answer without rows.
+    ///
+    /// # Errors
+    /// Corrupt when a segment cannot belong to such a cut.
+    pub fn restore(&mut self, state: SavedState<'_>) -> Result<()> {
+        let schema = self.stored_schema();
+        let mut chunks = vec![];
+        for segment in state.segments {
+            let segment = segment?;
+            let (id, age, rows) = (segment.id, segment.slice, segment.rows);
+            let batches = segment.into_batches()?;
+            let same = |batch: &RecordBatch| {
+                let fields = batch.columns().iter().zip(schema.fields());
+                batch.num_columns() == schema.fields().len()
+                    && fields.into_iter().all(|(c, f)| c.data_type() == f.data_type())
+            };
+            match batches.first() {
+                Some(first) if batches.iter().all(same) => {
+                    chunks.push((age, id, rows, concat_batches(&first.schema(), &batches)?));
+                }
+                _ => return Err(corrupt(id, "has other columns")),
+            }
+        }
+        chunks.sort_by_key(|(age, ..)| *age);
+        for (age, id, rows, chunk) in chunks {
+            self.restore_chunk((age, id, rows), &chunk)?;
+        }
+        self.absent = self.counts.iter().filter(|count| **count == 0).count();
+        self.rows.restored(state.next_id)
+    }
+
+    fn restore_chunk(&mut self, of: (i64, SegmentId, u64), chunk: &RecordBatch) -> Result<()> {
+        let Some((counts, columns)) = chunk.columns().split_last() else {
+            return Err(corrupt(of.1, "has no columns"));
+        };
+        let keys: Vec<ArrayRef> =
+            self.key.iter().filter_map(|column| columns.get(*column).cloned()).collect();
+        let mut numbers = vec![];
+        self.interner.intern(&keys, chunk.num_rows(), &mut numbers)?;
+        let known = counts.as_primitive_opt::<UInt32Type>();
+        let known = known.ok_or_else(|| corrupt(of.1, "has no counts"))?;
+        self.counts.resize(self.interner.len(), 0);
+        let mut groups = Vec::with_capacity(numbers.len());
+        for (number, count) in numbers.iter().zip(known.values()) {
+            if let Some(slot) = self.counts.get_mut(*number) {
+                *slot = *count;
+            }
+            groups.push(u32::try_from(*number).map_err(|_| Error::internal("too many rows"))?);
+        }
+        self.rows.restore(of, groups, vec![columns.to_vec(), vec![Arc::clone(counts)]])
+    }
+
+    /// The columns of a segment: those of the rows, and their count.
+    fn stored_schema(&self) -> SchemaRef {
+        let named = |(i, field): (usize, &Arc<Field>)| {
+            Field::new(format!("c{i}"), field.data_type().clone(), true)
+        };
+        let mut fields: Vec<_> = self.schema.fields().iter().enumerate().map(named).collect();
+        fields.push(Field::new("count", DataType::UInt32, false));
+        Arc::new(Schema::new(fields))
     }
 
     /// Bytes of memory.

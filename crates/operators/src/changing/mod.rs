@@ -25,7 +25,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Result, Watermark};
 
 pub use self::answer::Answer;
 pub use self::normal::normalised;
@@ -123,12 +123,7 @@ impl StatefulOperator for ChangingSpec {
         Box::new(Totals::new(&self.columns, &self.output_schema))
     }
 
-    fn restore(&self, _: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
-        Err(no_checkpoints())
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
+        Ok(Box::new(Totals::restored(&self.columns, &self.output_schema, state)?))
     }
-}
-
-/// The error for calls that the planner rules out.
-fn no_checkpoints() -> Error {
-    Error::internal("an aggregate without windows has no checkpoints")
 }

@@ -1,6 +1,7 @@
 //! Parts of an updating aggregate, each alone: values by group, changes after filters and projections, the folded result. The whole is
 //! compared with an evaluator in `tests/changing.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, UInt64Array};
@@ -11,6 +12,7 @@ use windrow_core::{Change, change};
 use super::emission::code;
 use super::states::States;
 use super::{Answer, normalised};
+use crate::segments::kept::{SavedSegment, SavedState, SegmentId};
 
 fn states(values: impl IntoIterator<Item = i64>) -> Vec<Vec<ArrayRef>> {
     vec![vec![Arc::new(Int64Array::from_iter_values(values))]]
@@ -36,11 +38,11 @@ fn states_are_those_put_last_in_few_chunks() {
             truth[*group as usize] = i64::from(round * 1000 + group);
         }
         let values: Vec<i64> = groups.iter().map(|group| truth[*group as usize]).collect();
-        kept.put(groups, states(values)).unwrap();
+        kept.put(groups, states(values), 1).unwrap();
         assert!(kept.chunks_len() <= 12, "{} chunks", kept.chunks_len());
     }
     let all: Vec<u32> = (0..truth.len() as u32).rev().collect();
-    let found = kept.get(&all).unwrap();
+    let found = kept.get(&all, 1).unwrap();
     truth.reverse();
     assert_eq!(found[0][0].as_primitive::<Int64Type>().values(), truth.as_slice());
     assert_eq!(kept.len(), truth.len());
@@ -88,8 +90,34 @@ fn an_update_to_the_same_values_is_none() {
     assert_eq!(found, []);
 }
 
+/// Loses an answer and restores it from its cut; `disk`: what cuts have written.
+fn restored(
+    mut answer: Answer,
+    keyed: bool,
+    disk: &mut BTreeMap<SegmentId, SavedSegment>,
+) -> Answer {
+    let cut = answer.cut().unwrap();
+    for segment in cut.new {
+        assert!(disk.insert(segment.id, segment).is_none(), "an id is used once");
+    }
+    let mut segments = cut.needed.iter().map(|id| Ok(disk[id].clone()));
+    let (frontier, next_id) = (cut.frontier, cut.next_id);
+    let state = SavedState { frontier, next_id, segments: &mut segments, space: None };
+    let mut again = Answer::new(Arc::clone(answer.schema()), keyed.then_some(&[0][..])).unwrap();
+    again.restore(state).unwrap();
+    assert_eq!(again.len(), answer.len());
+    again
+}
+
 /// The rows of an answer by key and value, after changes (change, key, value).
 fn answered(keyed: bool, changes: &[&[(Change, i64, i64)]]) -> Vec<(i64, i64)> {
+    let once = folded(keyed, changes, false);
+    assert_eq!(folded(keyed, changes, true), once, "restored after each step");
+    once
+}
+
+fn folded(keyed: bool, changes: &[&[(Change, i64, i64)]], restores: bool) -> Vec<(i64, i64)> {
+    let mut disk = BTreeMap::new();
     let ints = |name: &str| Field::new(name, DataType::Int64, false);
     let schema = Arc::new(Schema::new(vec![ints("k"), ints("v")]));
     let mut answer = Answer::new(Arc::clone(&schema), keyed.then_some(&[0][..])).unwrap();
@@ -100,6 +128,9 @@ fn answered(keyed: bool, changes: &[&[(Change, i64, i64)]]) -> Vec<(i64, i64)> {
             ("v", Arc::new(Int64Array::from_iter_values(changes.iter().map(|row| row.2)))),
         ];
         answer.apply(&RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+        if restores {
+            answer = restored(answer, keyed, &mut disk);
+        }
     }
     let rows = answer.rows().unwrap().into_iter().flat_map(|rows| {
         let [k, v] = [0, 1].map(|c| rows.column(c).as_primitive::<Int64Type>().values().to_vec());
@@ -134,4 +165,24 @@ fn without_a_key_equal_rows_are_counted() {
     ];
     assert_eq!(answered(false, &changes), [(2, 2), (3, 3), (3, 3)]);
     assert_eq!(answered(false, &[&changes.concat()]), [(2, 2), (3, 3), (3, 3)]);
+}
+
+#[test]
+fn keys_that_come_and_go_are_written_in_parts() {
+    use Change::{Delete, Insert, UpdateAfter, UpdateBefore};
+    let steps: Vec<Vec<(Change, i64, i64)>> = (0..60_i64)
+        .map(|step| match step % 3 {
+            0 => (0..300).map(|key| (Insert, step * 100 + key, step)).collect(),
+            1 => (0..300)
+                .flat_map(|key| {
+                    let key = (step - 1) * 100 + key;
+                    [(UpdateBefore, key, step - 1), (UpdateAfter, key, -step)]
+                })
+                .collect(),
+            _ => (0..290).map(|key| (Delete, (step - 2) * 100 + key, 1 - step)).collect(),
+        })
+        .collect();
+    let steps: Vec<&[_]> = steps.iter().map(Vec::as_slice).collect();
+    assert_eq!(answered(true, &steps).len(), 200);
+    assert_eq!(answered(false, &steps).len(), 200);
 }

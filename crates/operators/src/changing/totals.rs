@@ -11,10 +11,10 @@ use windrow_core::{Error, ErrorKind, Result, Watermark};
 
 use super::emission::Emission;
 use super::equal::same_rows;
-use super::no_checkpoints;
-use super::states::States;
+use super::states::{LAST, States};
 use crate::port::{CoordinatorPart, Finished, WindowRows};
-use crate::segments::kept::Cut;
+use crate::segments::kept::{Cut, SavedState, corrupt};
+use crate::segments::saved::{self, StateTypes};
 use crate::segments::spill::SpillSpace;
 use crate::segments::{Body, Segment};
 use crate::spec::Columns;
@@ -30,8 +30,12 @@ pub(super) struct Totals {
     output_schema: SchemaRef,
     groups: Groups,
     states: States,
+    /// Whether checkpoints are made: the states then include the keys, as the last of them.
+    keeps: bool,
     /// Flushed groups that have not been merged into the states.
     pending: Option<Body>,
+    /// The number of input rows in them.
+    pending_rows: u64,
     /// The changes that are being returned.
     emission: Option<Emission>,
     /// Whether there has been an emission: an aggregate without keys emits a row before the first input row.
@@ -40,7 +44,6 @@ pub(super) struct Totals {
     flushed: Watermark,
     /// Whether the workers have been flushed in this pass.
     asked: bool,
-    rows: u64,
     spills: bool,
     /// Scratch.
     scratch: Vec<usize>,
@@ -62,15 +65,56 @@ impl Totals {
             output_schema: Arc::clone(output_schema),
             groups: Groups(Interner::Nothing { any: false }),
             states: States::default(),
+            keeps: false,
             pending: None,
+            pending_rows: 0,
             emission: None,
             begun: false,
             flushed: Watermark::NONE,
             asked: false,
-            rows: 0,
             spills: false,
             scratch: vec![],
         }
+    }
+
+    /// Restores the groups from a cut.
+    ///
+    /// # Errors
+    /// Corrupt when a segment cannot belong to such a cut.
+    pub(super) fn restored(
+        columns: &Arc<Columns>,
+        output_schema: &SchemaRef,
+        state: SavedState<'_>,
+    ) -> Result<Self> {
+        let mut totals = Self::new(columns, output_schema);
+        totals.keeps = true;
+        let types = StateTypes::of(columns)?;
+        let mut chunks = vec![];
+        for segment in state.segments {
+            let segment = segment?;
+            let (id, age, rows) = (segment.id, segment.slice, segment.rows);
+            let body = saved::decode(columns, &types, rows, segment.into_batches()?)?;
+            match (age, body, &totals.pending) {
+                (LAST, body, None) => {
+                    (totals.pending, totals.pending_rows) = (Some(body), rows);
+                }
+                (_, Body::Frozen(chunk), _) if age != LAST => chunks.push((age, id, rows, chunk)),
+                _ => return Err(corrupt(id, "is of another operator")),
+            }
+        }
+        chunks.sort_by_key(|(age, ..)| *age);
+        totals.begun = !chunks.is_empty();
+        if totals.begun {
+            totals.groups.0 = Interner::new(columns, 0)?;
+        }
+        for (age, id, rows, Frozen { keys, mut states, groups }) in chunks {
+            totals.groups.0.intern(&keys, groups, &mut totals.scratch)?;
+            let numbers = numbers(&totals.scratch)?;
+            states.push(keys);
+            totals.states.restore((age, id, rows), numbers, states)?;
+        }
+        totals.states.restored(state.next_id)?;
+        Ok(totals)
     }
 
     /// Merges the flushed groups into the states, and creates an emission.
@@ -94,19 +138,12 @@ impl Totals {
         let Frozen { keys, states, groups } = flushed;
         let known = self.states.len();
         self.groups.0.intern(&keys, groups, &mut self.scratch)?;
-        let numbers: Vec<u32> = self
-            .scratch
-            .iter()
-            .map(|group| u32::try_from(*group))
-            .collect::<Result<_, _>>()
-            .map_err(|_| {
-                Error::new(ErrorKind::Limit, "an aggregate has more than 4 billion groups")
-            })?;
+        let numbers = numbers(&self.scratch)?;
         // The flushed groups that exist already: their positions and their numbers.
         let exists = |at: &usize| numbers.get(*at).is_some_and(|n| (*n as usize) < known);
         let existed: Vec<usize> = (0..groups).filter(exists).collect();
         let old: Vec<u32> = existed.iter().filter_map(|at| numbers.get(*at).copied()).collect();
-        let (before, states) = match old.len() {
+        let (before, mut states) = match old.len() {
             0 => (vec![], states),
             _ => self.merge_states(&old, &existed, (&states, groups))?,
         };
@@ -119,7 +156,10 @@ impl Totals {
         let now: Vec<ArrayRef> =
             after.iter().map(|column| take(column, &chosen, None)).collect::<Result<_, _>>()?;
         let same = same_rows(&before, &now, existed.len())?;
-        self.states.put(numbers, states)?;
+        if self.keeps {
+            states.push(keys.clone());
+        }
+        self.states.put(numbers, states, std::mem::take(&mut self.pending_rows))?;
         let groups = u32::try_from(groups).unwrap_or(u32::MAX);
         Ok(Emission::new(keys, after, groups, (&existed, before, &same)))
     }
@@ -132,7 +172,8 @@ impl Totals {
         existed: &[usize],
         (flushed, groups): (&[Vec<ArrayRef>], usize),
     ) -> Result<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
-        let old_states = self.states.get(old)?;
+        let width = self.columns.calls().len();
+        let old_states = self.states.get(old, width)?;
         self.scratch.clear();
         self.scratch.extend(0..old.len());
         let before = self.values(&old_states, &self.scratch)?;
@@ -171,7 +212,7 @@ impl Totals {
 
 impl CoordinatorPart for Totals {
     fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
-        self.rows += segment.rows;
+        self.pending_rows += segment.rows;
         let body = segment.body.in_memory()?;
         self.pending = Some(match self.pending.take() {
             Some(pending) => Body::merge(&self.columns, pending, body, &mut self.scratch)?,
@@ -218,10 +259,27 @@ impl CoordinatorPart for Totals {
         false
     }
 
-    fn keep_cuts(&mut self) {}
+    fn keep_cuts(&mut self) {
+        self.keeps = true;
+    }
 
     fn cut(&mut self) -> Result<Cut> {
-        Err(no_checkpoints())
+        if !self.keeps || self.emission.is_some() {
+            return Err(Error::internal("a cut of an aggregate that cannot be cut now"));
+        }
+        let pending = self.pending.take().map(Body::freeze).transpose()?;
+        let last = match &pending {
+            Some(Body::Frozen(groups)) => Some((saved::frozen_batch(groups)?, self.pending_rows)),
+            Some(_) => return Err(Error::internal("a flush of rows to an aggregate")),
+            None => None,
+        };
+        self.pending = pending;
+        self.states.cut(last, |states, groups| {
+            let split = states.split_last();
+            let (keys, states) = split.ok_or_else(|| Error::internal("groups without keys"))?;
+            let (keys, states) = (keys.clone(), states.to_vec());
+            saved::frozen_batch(&Frozen { keys, states, groups })
+        })
     }
 
     fn spill_to(&mut self, _space: Arc<dyn SpillSpace>) {
@@ -249,7 +307,7 @@ impl CoordinatorPart for Totals {
     }
 
     fn rows(&self) -> u64 {
-        self.rows
+        self.states.rows() + self.pending_rows
     }
 
     fn size_bytes(&self) -> usize {
@@ -257,4 +315,10 @@ impl CoordinatorPart for Totals {
         let emission = self.emission.as_ref().map_or(0, Emission::size_bytes);
         self.groups.0.size_bytes() + self.states.size_bytes() + pending + emission
     }
+}
+
+/// Group numbers as they are stored.
+fn numbers(groups: &[usize]) -> Result<Vec<u32>> {
+    let numbers: Result<_, _> = groups.iter().map(|group| u32::try_from(*group)).collect();
+    numbers.map_err(|_| Error::new(ErrorKind::Limit, "an aggregate has more than 4 billion groups"))
 }

@@ -8,7 +8,9 @@ use super::cursor::{Cursor, is_word, spanning, unquoted};
 use super::ddl::{self, Head};
 use super::errors::{LEADING, from_parser};
 use super::interval::interval;
-use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
+use super::statement::{
+    Drop, DropKind, Explain, Explained, OptionItem, Set, ShowKind, Statement, Verify,
+};
 use super::tail::Tail;
 use super::{copy, engine, function, insert, parser, query, sink};
 use crate::diagnostics::nearest;
@@ -179,8 +181,38 @@ fn subscribe(mut cursor: Cursor<'_>) -> Result<Statement> {
     } else {
         None
     };
+    let snapshot = snapshot(&mut cursor, after.is_some())?;
     cursor.expect_end()?;
-    Ok(Statement::Subscribe { view, after })
+    Ok(Statement::Subscribe { view, after, snapshot })
+}
+
+/// `[WITH (snapshot = true | false)]`; `resumes`: whether the subscription has `AFTER n`.
+fn snapshot(cursor: &mut Cursor<'_>, resumes: bool) -> Result<bool> {
+    let mut snapshot = false;
+    for OptionItem { key, value, place } in ddl::options(cursor)? {
+        snapshot = match (key.as_str(), value.to_ascii_lowercase().as_str()) {
+            ("snapshot", "true") => true,
+            ("snapshot", "false") => false,
+            ("snapshot", _) => {
+                return Err(Error::config(format!("snapshot = '{value}' is not known"))
+                    .with_place(place)
+                    .with_hint("Write snapshot = true, or leave it out."));
+            }
+            _ => {
+                return Err(Error::config(format!("unknown option \"{key}\" of SUBSCRIBE"))
+                    .with_place(place)
+                    .with_hint("SUBSCRIBE has one option: WITH (snapshot = true)."));
+            }
+        };
+        if snapshot && resumes {
+            return Err(Error::sql("SUBSCRIBE takes either AFTER or a snapshot")
+                .with_place(place)
+                .with_hint(
+                    "AFTER n continues behind a row; a snapshot begins with the current rows.",
+                ));
+        }
+    }
+    Ok(snapshot)
 }
 
 fn wait(mut cursor: Cursor<'_>) -> Result<Statement> {

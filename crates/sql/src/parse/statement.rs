@@ -62,12 +62,14 @@ pub enum Statement {
     Query(ContinuousQuery),
     /// `INSERT INTO`.
     Insert(Box<Insert>),
-    /// `SUBSCRIBE [TO] view [AFTER n]`.
+    /// `SUBSCRIBE [TO] view [AFTER n] [WITH (snapshot = true)]`.
     Subscribe {
         /// The view to follow.
         view: ObjectName,
         /// Resume after this sequence number; `None`: from now.
         after: Option<u64>,
+        /// Whether the current rows come first; not together with `after`.
+        snapshot: bool,
     },
     /// `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT interval]`.
     WaitFor {

@@ -71,12 +71,17 @@ impl ContinuousPlan {
         }
     }
 
-    /// Whether it can resume from a checkpoint.
+    /// Whether it can resume from a checkpoint: all its operators can.
     pub fn is_resumable(&self) -> bool {
         match &self.root {
-            Flow::Stage(stage) => stage.changes.is_none(),
-            Flow::Rows(_) => true,
+            Flow::Stage(stage) => stage.is_resumable(),
+            Flow::Rows(flow) => flow.is_resumable(),
         }
+    }
+
+    /// Whether it is an updating result, whose rows are emitted without waiting for the watermark.
+    pub fn comes_at_once(&self) -> bool {
+        matches!(&self.root, Flow::Stage(stage) if stage.changes.is_some())
     }
 
     /// Refuses an updating result for a consumer (`what`, such as `a sink`) that needs append-only rows.
@@ -139,6 +144,13 @@ impl RowsFlow {
             }
         }
         Ok(())
+    }
+
+    fn is_resumable(&self) -> bool {
+        self.leaves.iter().all(|leaf| match &leaf.from {
+            LeafSource::Stream { .. } => true,
+            LeafSource::Stage(stage) => stage.is_resumable(),
+        })
     }
 
     fn reach_ticks(&self) -> i64 {
@@ -262,6 +274,11 @@ impl Stage {
         self.finish = map(std::mem::take(&mut self.finish))?;
         let mut inputs = self.operators.iter_mut().flat_map(|node| &mut node.inputs);
         inputs.try_for_each(|input| input.flow.map_plans(map))
+    }
+
+    fn is_resumable(&self) -> bool {
+        let inputs = |node: &OperatorNode| node.inputs.iter().all(|i| i.flow.is_resumable());
+        self.operators.iter().all(|node| node.operator.is_resumable() && inputs(node))
     }
 
     fn reach_ticks(&self) -> i64 {

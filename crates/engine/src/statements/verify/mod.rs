@@ -71,11 +71,14 @@ impl Statement for VerifyView {
             let view = catalog.materialized(&name)?;
             view.check()?;
             check_comparable(cx, &view).await?;
-            let seen = look(catalog, &view).await?;
+            let seen = look(cx, &view).await?;
             let mut range = Range::of(&cx.state(), (&view, seen.watermark), &self.0)?;
             let mut notes = Notes::default();
             let plan = recomputation(cx, &view, &seen, &mut notes)?;
-            let schema = view.log.schema();
+            let schema = match &view.answer {
+                Some(answer) => answer.schema(),
+                None => view.log.schema(),
+            };
             let mut stored = range.of_batches(&seen.rows.batches().await?)?;
             let Outcome::Rows(mut result) = cx.executor().bounded(plan).await? else {
                 return Err(Error::internal("a query returned no rows"));

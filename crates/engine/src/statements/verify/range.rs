@@ -53,7 +53,8 @@ impl Range {
                     .with_place(verify.place)
                     .with_hint("Leave FROM and TO out, or select window_end in the view."));
             }
-            if !view.is_stateless && watermark != Watermark::END {
+            let is_updating = view.answer.is_some();
+            if !view.is_stateless && !is_updating && watermark != Watermark::END {
                 return Err(Error::sql(format!(
                     "view \"{}\" has no event time that determines which of its windows are finished",
                     view.name

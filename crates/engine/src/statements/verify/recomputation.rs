@@ -76,7 +76,8 @@ pub(super) fn recomputation(
         ));
     }
     let still_reads = seen.consumed.len() < view.reads.len() && !view.query.is_over();
-    if still_reads || (view.is_stateless && !seen.settled) {
+    let reads_along = view.is_stateless || view.answer.is_some();
+    if still_reads || (reads_along && !seen.settled) {
         notes.reasons.push(
             "the view has not consumed all rows of its streams: late ones among them are \
              counted by the recomputation only"

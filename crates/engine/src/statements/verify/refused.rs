@@ -17,7 +17,6 @@ use crate::execution::context::StatementContext;
 /// # Errors
 /// When it cannot be; when a reference table cannot be read.
 pub(super) async fn check_comparable(cx: &StatementContext, view: &Materialized) -> Result<()> {
-    view.check_append_only("VERIFY VIEW")?;
     refuse_limit(view)?;
     refuse_volatile(view)?;
     refuse_lost(cx.catalog(), view)?;

@@ -273,7 +273,9 @@ fn commands() {
     let debug = |sql: &str| format!("{:?}", one(sql));
     for (sql, has) in [
         ("SUBSCRIBE TO v AFTER 7", "after: Some(7)"),
-        ("SUBSCRIBE v", "after: None"),
+        ("SUBSCRIBE v", "after: None, snapshot: false"),
+        ("SUBSCRIBE TO v WITH (snapshot = true)", "after: None, snapshot: true"),
+        ("SUBSCRIBE TO v AFTER 7 WITH (snapshot = false)", "after: Some(7), snapshot: false"),
         ("WAIT FOR v TIMEOUT 5 SECONDS", "timeout: Some(5s)"),
         ("WAIT FOR v UNTIL TIMESTAMP '2026-01-01' TIMEOUT INTERVAL '1 m'", "timeout: Some(60s)"),
         ("VERIFY VIEW v", "from: None, to: None"),
