@@ -15,7 +15,7 @@ use crate::table::states_bytes;
 
 /// The states of all groups.
 #[derive(Debug, Default)]
-pub(super) struct States {
+pub(crate) struct States {
     chunks: Vec<Chunk>,
     /// The place of each group.
     places: Vec<Place>,
@@ -48,7 +48,7 @@ impl States {
     ///
     /// # Errors
     /// When the columns cannot be built, because they would be too long.
-    pub(super) fn get(&self, groups: &[u32]) -> Result<Vec<Vec<ArrayRef>>> {
+    pub(crate) fn get(&self, groups: &[u32]) -> Result<Vec<Vec<ArrayRef>>> {
         let mut at = Vec::with_capacity(groups.len());
         for group in groups {
             let place = self.places.get(*group as usize);
@@ -62,7 +62,7 @@ impl States {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub(super) fn put(&mut self, groups: Vec<u32>, states: Vec<Vec<ArrayRef>>) -> Result<()> {
+    pub(crate) fn put(&mut self, groups: Vec<u32>, states: Vec<Vec<ArrayRef>>) -> Result<()> {
         let chunk = u32::try_from(self.chunks.len()).map_err(|_| too_many())?;
         for (row, group) in (0_u32..).zip(&groups) {
             let (place, known) = (Place { chunk, row }, self.places.len());
@@ -133,7 +133,7 @@ impl States {
     }
 
     /// Bytes of memory.
-    pub(super) fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         let chunk = |chunk: &Chunk| {
             states_bytes(&chunk.states) + chunk.groups.capacity() * size_of::<u32>()
         };

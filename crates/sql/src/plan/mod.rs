@@ -21,6 +21,7 @@ mod calls;
 mod changing;
 mod checked;
 mod display;
+mod early;
 mod exact;
 mod fill;
 mod filter;
@@ -40,6 +41,7 @@ mod over;
 mod over_bounded;
 mod over_order;
 mod own;
+mod pace;
 mod parameters;
 mod pattern;
 mod pattern_bounded;
@@ -88,6 +90,7 @@ pub use flow::{
     Stage,
 };
 pub use names::PlannerNames;
+pub use pace::Pace;
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
