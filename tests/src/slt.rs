@@ -129,6 +129,10 @@ async fn changes(talk: &Talk, query: &str) -> Result<Answer, Refusal> {
     };
     let shown = changing.fields().first().is_some_and(|first| first.name() == change::COLUMN);
     let folded = if shown { fold(rows)? } else { rows };
+    let folded = match changing.fields().last().is_some_and(|last| last.name() == "is_final") {
+        true => without_final(folded)?,
+        false => folded,
+    };
     let sorted = |rows: &[Vec<String>]| {
         let mut rows: Vec<String> = rows.iter().map(|r| r.join(" ")).collect();
         rows.sort_unstable();
@@ -167,6 +171,15 @@ fn fold(changes: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Refusal> {
         }
     }
     if before { Err(Refusal("half an update at the end".to_owned())) } else { Ok(answer) }
+}
+
+/// The rows of closed windows, without the column that says so.
+fn without_final(rows: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Refusal> {
+    let plain = |mut row: Vec<String>| match row.pop().as_deref() {
+        Some("true") => Ok(row),
+        _ => Err(Refusal(format!("{} is not final at the end", row.join(" ")))),
+    };
+    rows.into_iter().map(plain).collect()
 }
 
 /// The rows that a statement like "INSERT 0 3" speaks of.

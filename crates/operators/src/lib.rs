@@ -18,6 +18,7 @@ mod calendar;
 mod changing;
 mod describe;
 mod divided;
+mod early;
 mod extents;
 mod failure;
 mod in_order;
@@ -40,16 +41,17 @@ mod table;
 mod windows;
 
 pub use batches::compact;
-pub use changing::{Answer, CHANGE_CODE, ChangingSpec, normalised};
+pub use changing::{Answer, CHANGE_CODE, ChangingSpec, normalised, normalised_windows};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
+pub use early::{Differences, EarlySpec, IS_FINAL, REVISION, early_fields};
 pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};
 pub use over::{FrameRow, OverCall, OverFrame, OverFunction, OverSpec};
 pub use pattern::{
     Condition, Formula, Output, Pattern, PatternPlan, PatternSpec, Read, RowOf, Skip, Slot,
     VARIABLES_MAX, slot_schema,
 };
-pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
+pub use port::{CoordinatorPart, EarlyResults, Finished, StatefulOperator, WindowRows, WorkerPart};
 pub use row_ends::RowEnds;
 pub use segments::Segment;
 pub use segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment};

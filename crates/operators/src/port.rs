@@ -51,6 +51,11 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 
+    /// What it emits before it has finished; `None`: nothing.
+    fn early_results(&self) -> Option<EarlyResults> {
+        None
+    }
+
     /// How long a row may affect results, in ticks: results that finish at a time depend on no row that is older than
     /// this. `i64::MAX` when there is no limit.
     fn reach(&self) -> i64;
@@ -83,6 +88,17 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// # Errors
     /// Corrupt when a segment cannot belong to such a cut.
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>>;
+}
+
+/// The early results of an operator: its rows change until they are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyResults {
+    /// Whether windows are emitted as a whole, by the end that [`CoordinatorPart::next_end`] returns, whatever the watermark.
+    /// [`Finished::windows`] is 1 when the window has closed, and 0 before. Otherwise changed rows are emitted, with
+    /// [`CHANGE_CODE`](crate::CHANGE_CODE).
+    pub whole: bool,
+    /// Whether rows are corrected when they are final.
+    pub revisions: bool,
 }
 
 /// The state of one worker for one input.
@@ -214,6 +230,12 @@ pub trait CoordinatorPart: Debug + Send {
 
     /// Returns the smallest watermark at which something may finish, as far as that is known without computing it.
     fn next_close(&self) -> Option<i64>;
+
+    /// Whether rows have been added whose results wait for a moment without rows on their way, although the watermark says
+    /// nothing about it: early results.
+    fn holds_back(&self) -> bool {
+        false
+    }
 
     /// Requests rows in a deterministic order, whatever the order of arrival, so that rows of several ends may be
     /// returned together even if their positions must be the same in every run. Returns false when the operator has no

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
+use windrow_sql::plan::Pace;
 use windrow_storage::checkpoint::{Counts, CutTime, QueryCut};
 use windrow_stream::caught::caught;
 use windrow_stream::repeated::repeated;
@@ -44,22 +45,51 @@ pub(crate) struct Coordinator {
 const EMIT_MICROS: i64 = 500_000;
 
 /// When workers are flushed although more rows may come for the same result (*prompt*): whenever no rows are on their
-/// way, but limited to a small part of the time.
-#[derive(Debug, Default)]
+/// way, or at the pace of an updating result, but limited to a small part of the time.
+#[derive(Debug)]
 pub(crate) struct Promptness {
+    pace: Pace,
     last_micros: i64,
     due_micros: i64,
 }
 
 impl Promptness {
+    /// Of a query that begins at `now`, in µs.
+    pub(crate) fn new(pace: Pace, now: i64) -> Self {
+        let last_micros = match pace {
+            Pace::Prompt => 0,
+            Pace::AtMost(batch) => now.saturating_sub(micros(batch)),
+            Pace::Every(_) => now,
+        };
+        Self { pace, last_micros, due_micros: 0 }
+    }
+
     fn is_due(&self, now: i64) -> bool {
         // A clock may have been set back.
-        now >= self.due_micros || now < self.last_micros
+        now >= self.next_micros() || now < self.last_micros
+    }
+
+    /// When the next flush may be.
+    fn next_micros(&self) -> i64 {
+        let next = match self.pace {
+            Pace::Prompt => i64::MIN,
+            Pace::AtMost(batch) => self.last_micros.saturating_add(micros(batch)),
+            Pace::Every(interval) => {
+                let interval = micros(interval);
+                let past = self.last_micros.div_euclid(interval).saturating_mul(interval);
+                past.saturating_add(interval)
+            }
+        };
+        next.max(self.due_micros)
     }
 
     /// Whether an emission of an updating result is due although rows are in flight.
     fn is_overdue(&self, now: i64) -> bool {
-        now.saturating_sub(self.last_micros) >= EMIT_MICROS && self.is_due(now)
+        let waits = match self.pace {
+            Pace::Prompt => now.saturating_sub(self.last_micros) < EMIT_MICROS,
+            Pace::AtMost(_) | Pace::Every(_) => false,
+        };
+        !waits && self.is_due(now)
     }
 
     /// Notes that a flush began at `began`, ended at `now` and took `took` of that, in µs.
@@ -67,6 +97,11 @@ impl Promptness {
         self.last_micros = began;
         self.due_micros = now.saturating_add(took.max(0).saturating_mul(PROMPT_PART));
     }
+}
+
+/// An interval in µs: at least one.
+fn micros(interval: Duration) -> i64 {
+    i64::try_from(interval.as_micros()).unwrap_or(i64::MAX).max(1)
 }
 
 /// The consequences of idle inputs for the next pass.
@@ -308,7 +343,7 @@ impl Coordinator {
             self.output.commit()?;
         }
         // Rows that are on their way wake the coordinator.
-        Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))
+        Ok((held_back && idle && !prompt).then_some(self.promptness.next_micros()))
     }
 
     /// The next finished rows of a stage, and whether they are in one order already.
@@ -397,5 +432,41 @@ impl Coordinator {
         let (counts, unused) = (Counts::default(), vec![]);
         let rows_given = self.output.given().map(|given| given.rows);
         Ok(QueryCut { at, operators, taps: cut_taps(&self.taps), counts, unused, rows_given })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    #[test]
+    fn an_interval_is_kept_by_the_clock() {
+        let mut every = Promptness::new(Pace::Every(Duration::from_secs(5)), 12 * SECOND);
+        assert_eq!(every.next_micros(), 15 * SECOND);
+        assert!(!every.is_due(15 * SECOND - 1) && every.is_overdue(15 * SECOND));
+        every.note(16 * SECOND, 16 * SECOND, 0);
+        assert_eq!(every.next_micros(), 20 * SECOND);
+        // Four seconds of work allow the next emission 64 seconds later.
+        every.note(20 * SECOND, 24 * SECOND, 4 * SECOND);
+        assert_eq!(every.next_micros(), 88 * SECOND);
+        assert!(every.is_due(19 * SECOND), "the clock was set back");
+    }
+
+    #[test]
+    fn a_batch_begins_with_its_first_change() {
+        let mut batch = Promptness::new(Pace::AtMost(Duration::from_secs(5)), 12 * SECOND);
+        assert!(batch.is_due(12 * SECOND));
+        batch.note(13 * SECOND, 13 * SECOND, 0);
+        assert!(!batch.is_due(18 * SECOND - 1) && batch.is_due(18 * SECOND));
+    }
+
+    #[test]
+    fn changes_are_emitted_within_half_a_second() {
+        let mut prompt = Promptness::new(Pace::Prompt, 12 * SECOND);
+        prompt.note(12 * SECOND, 12 * SECOND, 0);
+        assert!(prompt.is_due(12 * SECOND) && !prompt.is_overdue(12 * SECOND));
+        assert!(prompt.is_overdue(12 * SECOND + EMIT_MICROS));
     }
 }

@@ -19,7 +19,8 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
 use windrow_operators::{
-    CoordinatorPart, Finished, Segment, StatefulOperator, WindowRows, normalised,
+    CoordinatorPart, Differences, EarlyResults, Finished, Segment, StatefulOperator, WindowRows,
+    normalised, normalised_windows,
 };
 use windrow_sql::leaf::LeafId;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
@@ -47,6 +48,12 @@ pub(crate) struct StageRun {
     pub(crate) numbered: bool,
     /// `Some` for an updating result, which does not wait for the watermark: whether its rows have a change column.
     pub(crate) changes: Option<bool>,
+    /// The early results of its windows, if they are emitted while they are open.
+    pub(crate) early: Option<EarlyResults>,
+    /// The last results of open windows that are emitted as a whole.
+    pub(crate) differences: Option<Differences>,
+    /// The end of the window that was taken last from the operator, and whether it has closed.
+    pub(crate) window: (i64, bool),
     /// Whether results that could be finished are held back while rows are on their way.
     pub(crate) holds_back: bool,
     /// Whether its rows must not be sorted: they are changes, or their order does not depend on timing.
@@ -80,6 +87,8 @@ pub(crate) struct OperatorRun {
     pub(crate) time_unit: TimeUnit,
     /// The memory of the coordinator's part, if there is a memory limit.
     memory: Option<(Arc<OperatorMemory>, Part)>,
+    /// Bytes that the stage keeps of its results.
+    beside: usize,
 }
 
 /// One input of an operator, at run time.
@@ -190,6 +199,7 @@ impl OperatorRun {
             inputs: vec![],
             watermark: Watermark::NONE,
             memory,
+            beside: 0,
         };
         run.limit();
         run
@@ -211,10 +221,10 @@ impl OperatorRun {
     /// Measures the coordinator's part, and spills it if memory is short.
     pub(crate) fn measure(&mut self) -> Result<()> {
         if let Some((_, part)) = &self.memory
-            && part.report(self.operator.size_bytes())
+            && part.report(self.operator.size_bytes() + self.beside)
         {
             self.operator.spill()?;
-            part.report(self.operator.size_bytes());
+            part.report(self.operator.size_bytes() + self.beside);
         }
         Ok(())
     }
@@ -242,7 +252,8 @@ impl OperatorRun {
             self.measure()?;
         }
         let mut nested = self.inputs.iter().flat_map(|input| &input.nested);
-        Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
+        let holds_back = self.watermark < reached || self.operator.holds_back();
+        Ok(holds_back || nested.any(|nested| nested.stage.holds_back))
     }
 
     /// Whether workers hold rows that have not been flushed to the coordinator's part.
@@ -267,7 +278,7 @@ impl OperatorRun {
     fn size(&self) -> OperatorSize {
         let mut size = OperatorSize {
             operator: Arc::clone(&self.name),
-            bytes: self.operator.size_bytes(),
+            bytes: self.operator.size_bytes() + self.beside,
             open: self.operator.open_windows(),
             rows: self.operator.rows(),
         };
@@ -339,7 +350,20 @@ impl StageRun {
             whole.push((leaf, batches));
         }
         let rows = self.finish.run(whole).await?;
+        if let Some(differences) = &mut self.differences {
+            let (end, is_final) = self.window;
+            let changes = differences.of(end, &rows, &self.finish.schema(), is_final)?;
+            if let Some(run) = self.operators.first_mut() {
+                run.beside = differences.size_bytes();
+                run.measure()?;
+            }
+            let changes = changes.map(|rows| normalised_windows(&[rows], false)).transpose()?;
+            return Ok(changes.flatten().into_iter().collect());
+        }
         Ok(match self.changes {
+            Some(_) if let Some(early) = self.early => {
+                normalised_windows(&rows, early.revisions)?.into_iter().collect()
+            }
             Some(shown) => normalised(&rows, shown)?.into_iter().collect(),
             None if self.numbered => in_order_of_numbers(&rows)?.into_iter().collect(),
             None => rows,
@@ -385,6 +409,7 @@ impl StageRun {
                     run.operator.close(to, rows_max)?
                 {
                     self.closed += closed;
+                    self.window = (end, closed > 0);
                     count += rows.rows_in_memory().unwrap_or(FINISH_ROWS);
                     windows.push(rows);
                 }

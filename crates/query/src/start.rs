@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_operators::lateness::Tolerance;
-use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
+use windrow_operators::{Differences, SavedState, SpillSpace, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, RowChanges, RowsFlow, Stage,
@@ -184,6 +184,7 @@ pub async fn ready(
     }
     let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
     let mut checkpointer = setup.checkpointer;
+    let promptness = Promptness::new(plan.pace, setup.shared.clock.now_micros());
     if let (Some(checkpointer), Root::Stage(stage), true) = (&mut checkpointer, &root, resumed) {
         checkpointer.has(setup.shared.state.lock().batches, &read, stage.watermark());
     }
@@ -195,7 +196,7 @@ pub async fn ready(
         checkpointer,
         tables,
         moved_micros: i64::MIN,
-        promptness: Promptness::default(),
+        promptness,
     };
     Ok(Ready { coordinator, taps })
 }
@@ -434,7 +435,9 @@ impl Builder<'_> {
     /// `numbered`: whether its rows are put in order by the numbers of the finished rows that they come from.
     async fn stage(&mut self, stage: Stage, numbered: bool) -> Result<StageRun> {
         let changes = stage.changes.as_ref().map(|changes| *changes != RowChanges::AppendOnly);
-        let finish = match changes.is_some() || numbered {
+        let early = stage.early_results();
+        let whole = early.is_some_and(|early| early.whole);
+        let finish = match (changes.is_some() && !whole) || numbered {
             true => stage.traced_finish()?,
             false => stage.finish,
         };
@@ -460,6 +463,9 @@ impl Builder<'_> {
             row_wise,
             numbered,
             changes,
+            early,
+            differences: whole.then(Differences::default),
+            window: (i64::MIN, false),
             holds_back: false,
             in_order: changes.is_some(),
             closed: 0,

@@ -64,6 +64,11 @@ pub(crate) fn check_resumable(cx: &StatementContext, plan: &ContinuousPlan) -> R
     if plan.is_resumable() || cx.instance.store.is_none() {
         return Ok(());
     }
+    if plan.has_early_results() {
+        return Err(Error::sql("early results of windows cannot be kept in a data directory").with_hint(
+            "Use EMIT FINAL for the view, or run it without a data directory. SELECT … EMIT CHANGES shows early results here too.",
+        ));
+    }
     Err(Error::sql("the state of this query cannot be kept in a data directory").with_hint(
         "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, … Or run it without \
          a data directory.",

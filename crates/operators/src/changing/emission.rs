@@ -11,20 +11,34 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Result};
 
+/// The lowest bit of the [`Mark`](crate::early::Mark) in a code.
+const MARK_BIT: u32 = 34;
+
 /// The code of a change: the number of the group, then the change.
-pub(super) fn code(group: u32, change: Change) -> u64 {
+pub(crate) fn code(group: u32, change: Change) -> u64 {
     u64::from(group) << 2 | change as u64
 }
 
 /// The group and the change of a code.
-pub(super) fn decode(code: u64) -> (u64, Change) {
+pub(crate) fn decode(code: u64) -> (u32, Change) {
     let change = Change::of_number((code & 3) as u8).unwrap_or(Change::Insert);
-    (code >> 2, change)
+    // The mark is cut off.
+    ((code >> 2) as u32, change)
+}
+
+/// A code with a mark of at most 30 bits.
+pub(crate) fn with_mark(code: u64, mark: u64) -> u64 {
+    code | mark << MARK_BIT
+}
+
+/// The mark of a code.
+pub(crate) fn mark(code: u64) -> u64 {
+    code >> MARK_BIT
 }
 
 /// The changes of one flush.
 #[derive(Debug)]
-pub(super) struct Emission {
+pub(crate) struct Emission {
     /// The keys of the groups in the flush.
     keys: Vec<ArrayRef>,
     /// The values of all of them.
@@ -67,8 +81,23 @@ impl Emission {
         Self { keys, after, before, places, codes, returned: 0 }
     }
 
+    /// The keys of the groups in the flush.
+    pub(crate) fn keys(&self) -> &[ArrayRef] {
+        &self.keys
+    }
+
+    /// The number of groups in the flush.
+    pub(crate) fn groups(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The groups that have changes, by their position in the flush; an updated one twice.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = usize> {
+        self.codes.iter().map(|code| decode(*code).0 as usize)
+    }
+
     /// The number of rows that have not been returned.
-    pub(super) fn rows_left(&self) -> usize {
+    pub(crate) fn rows_left(&self) -> usize {
         self.codes.len() - self.returned
     }
 
@@ -76,7 +105,7 @@ impl Emission {
     ///
     /// # Errors
     /// When the columns cannot be built.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         schema: &SchemaRef,
         rows_max: usize,
@@ -94,7 +123,7 @@ impl Emission {
         if codes.is_empty() {
             return Ok(None);
         }
-        let group = |code: &u64| (code >> 2) as u32;
+        let group = |code: &u64| decode(*code).0;
         let groups: UInt32Array = codes.iter().map(|code| Some(group(code))).collect();
         let mut columns = Vec::with_capacity(self.keys.len() + self.after.len() + 1);
         for key in &self.keys {
@@ -122,7 +151,7 @@ impl Emission {
     }
 
     /// Bytes of memory.
-    pub(super) fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         let arrays = self.keys.iter().chain(&self.after).chain(&self.before);
         let arrays: usize = arrays.map(Array::get_array_memory_size).sum();
         arrays

@@ -9,7 +9,7 @@ use windrow_core::Result;
 ///
 /// # Errors
 /// When the types of the columns differ.
-pub(super) fn same_rows(a: &[ArrayRef], b: &[ArrayRef], rows: usize) -> Result<BooleanBuffer> {
+pub(crate) fn same_rows(a: &[ArrayRef], b: &[ArrayRef], rows: usize) -> Result<BooleanBuffer> {
     let mut same = BooleanBuffer::new_set(rows);
     for (a, b) in a.iter().zip(b) {
         let equal = match a.data_type().is_nested() {

@@ -11,10 +11,10 @@
 //! adjacent; no row is ever late, and nothing depends on the watermark.
 
 mod answer;
-mod emission;
+pub(crate) mod emission;
 mod equal;
 mod normal;
-mod states;
+pub(crate) mod states;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -28,8 +28,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use windrow_core::{Result, Watermark};
 
 pub use self::answer::Answer;
-pub use self::normal::normalised;
-use self::totals::Totals;
+pub(crate) use self::equal::same_rows;
+pub use self::normal::{normalised, normalised_windows};
+pub(crate) use self::totals::Totals;
 use self::worker::Partial;
 use crate::describe::describe_aggregate;
 use crate::lateness::{NotOnTime, Tolerance};

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringViewArray, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::{DataType, Fields, Schema, UInt64Type};
+use arrow::datatypes::{DataType, FieldRef, Schema, UInt64Type};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Change, Error, Result, change};
 
-use super::emission::{code, decode};
+use super::emission::{decode, mark};
 use super::equal::same_rows;
+use crate::early::Mark;
 
 /// Replaces the change codes in the last column of rows with the change column in first position; without it if `shown` is
 /// false, which is for results that only ever get inserts. `None`: nothing has changed.
@@ -20,6 +21,24 @@ use super::equal::same_rows;
 /// # Errors
 /// Internal when there is no such column.
 pub fn normalised(rows: &[RecordBatch], shown: bool) -> Result<Option<RecordBatch>> {
+    corrected(rows, shown, None)
+}
+
+/// As [`normalised`], for early results of windows: followed by the column `is_final`, and by `revision` if `revisions`
+/// is true.
+///
+/// # Errors
+/// As [`normalised`].
+pub fn normalised_windows(rows: &[RecordBatch], revisions: bool) -> Result<Option<RecordBatch>> {
+    corrected(rows, true, Some(revisions))
+}
+
+/// The changes; `marked`: with the columns of early results, of which the revision may be one.
+fn corrected(
+    rows: &[RecordBatch],
+    shown: bool,
+    marked: Option<bool>,
+) -> Result<Option<RecordBatch>> {
     let Some(first) = rows.first() else { return Ok(None) };
     let rows = match rows {
         [one] => one.clone(),
@@ -37,21 +56,26 @@ pub fn normalised(rows: &[RecordBatch], shown: bool) -> Result<Option<RecordBatc
     let fields = schema.fields().iter().take(columns.len()).cloned();
     let rows = left.rows.len();
     let mut out: Vec<ArrayRef> = Vec::with_capacity(columns.len() + 1);
-    let fields: Fields = match shown {
+    let mut fields: Vec<FieldRef> = match shown {
         true => {
             out.push(left.words()?);
             [Arc::new(change::field())].into_iter().chain(fields).collect()
         }
         false => fields.collect(),
     };
+    let marks = marked.map(|revisions| {
+        fields.extend(Mark::fields(revisions).map(Arc::new));
+        Mark::columns(&left.marks(codes), revisions)
+    });
     if rows == codes.len() {
         out.extend(columns.iter().cloned());
     } else {
-        let chosen = UInt32Array::from(left.rows);
+        let chosen = UInt32Array::from(left.rows.clone());
         for column in columns {
             out.push(take(column, &chosen, None)?);
         }
     }
+    out.extend(marks.into_iter().flatten());
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let schema = Arc::new(Schema::new(fields));
     Ok(Some(RecordBatch::try_new_with_options(schema, out, &options)?))
@@ -69,7 +93,7 @@ impl Left {
         let before = |row: u32| codes.get(row as usize).map(|code| decode(*code));
         let is_pair = |row: u32| match (before(row), codes.get(row as usize + 1)) {
             (Some((group, Change::UpdateBefore)), Some(next)) => {
-                u32::try_from(group).is_ok_and(|group| *next == code(group, Change::UpdateAfter))
+                decode(*next) == (group, Change::UpdateAfter)
             }
             _ => false,
         };
@@ -79,12 +103,13 @@ impl Left {
         let pick = |at: &UInt32Array| columns.iter().map(|c| take(c, at, None)).collect();
         let (old, new): (Result<Vec<_>, _>, Result<Vec<_>, _>) = (pick(&old), pick(&new));
         let same = same_rows(&old?, &new?, pairs.len())?;
+        let mark_of = |row: u32| codes.get(row as usize).map(|code| mark(*code));
         let mut left = Self { rows: vec![], changes: vec![] };
         let mut pairs = pairs.into_iter().zip(&same).peekable();
         let mut row = 0;
         while row < last {
             if let Some((_, same)) = pairs.next_if(|(at, _)| *at == row) {
-                if !same {
+                if !same || mark_of(row) != mark_of(row + 1) {
                     left.push(row, Change::UpdateBefore);
                     left.push(row + 1, Change::UpdateAfter);
                 }
@@ -101,6 +126,12 @@ impl Left {
     fn push(&mut self, row: u32, change: Change) {
         self.rows.push(row);
         self.changes.push(change as u32);
+    }
+
+    /// The marks of the rows.
+    fn marks(&self, codes: &[u64]) -> Vec<Mark> {
+        let of = |row: &u32| codes.get(*row as usize).map_or(0, |code| mark(*code));
+        self.rows.iter().map(|row| Mark::of_number(of(row))).collect()
     }
 
     /// The change column.

@@ -20,7 +20,7 @@ use crate::table::states_bytes;
 
 /// The states of all groups.
 #[derive(Debug, Default)]
-pub(super) struct States {
+pub(crate) struct States {
     chunks: Vec<Chunk>,
     /// The place of each group.
     places: Vec<Place>,
@@ -73,7 +73,7 @@ impl States {
     ///
     /// # Errors
     /// When the columns cannot be built, because they would be too long.
-    pub(super) fn get(&self, groups: &[u32], states: usize) -> Result<Vec<Vec<ArrayRef>>> {
+    pub(crate) fn get(&self, groups: &[u32], states: usize) -> Result<Vec<Vec<ArrayRef>>> {
         let mut at = Vec::with_capacity(groups.len());
         for group in groups {
             let place = self.places.get(*group as usize);
@@ -83,12 +83,20 @@ impl States {
         gather(&self.chunks, &at, states)
     }
 
+    /// Returns the states of groups: those of all aggregates.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn get_all(&self, groups: &[u32]) -> Result<Vec<Vec<ArrayRef>>> {
+        self.get(groups, self.chunks.first().map_or(0, |chunk| chunk.states.len()))
+    }
+
     /// Sets the states of groups: existing ones, and new ones numbered consecutively, each once. `rows`: the number of input
     /// rows that they count in addition.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         groups: Vec<u32>,
         states: Vec<Vec<ArrayRef>>,
@@ -240,7 +248,7 @@ impl States {
     }
 
     /// Bytes of memory.
-    pub(super) fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         let chunk = |chunk: &Chunk| {
             states_bytes(&chunk.states) + chunk.groups.capacity() * size_of::<u32>()
         };

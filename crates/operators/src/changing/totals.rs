@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
@@ -25,7 +26,7 @@ const END: i64 = i64::MIN + 1;
 
 /// The groups of all rows so far.
 #[derive(Debug)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     columns: Arc<Columns>,
     output_schema: SchemaRef,
     groups: Groups,
@@ -59,7 +60,7 @@ impl std::fmt::Debug for Groups {
 }
 
 impl Totals {
-    pub(super) fn new(columns: &Arc<Columns>, output_schema: &SchemaRef) -> Self {
+    pub(crate) fn new(columns: &Arc<Columns>, output_schema: &SchemaRef) -> Self {
         Self {
             columns: Arc::clone(columns),
             output_schema: Arc::clone(output_schema),
@@ -207,6 +208,64 @@ impl Totals {
         let mut accumulators = Accumulators::new(&self.columns)?;
         accumulators.merge(states, groups, groups.len())?;
         accumulators.take_values()
+    }
+}
+
+/// The groups of one window with early results.
+impl Totals {
+    /// Merges the flushed groups; returns the changes, and the number of each group of the flush. `None`: nothing has
+    /// changed.
+    ///
+    /// # Errors
+    /// When an aggregate fails.
+    pub(crate) fn changes(&mut self) -> Result<Option<(Emission, Vec<u32>)>> {
+        if self.pending.is_none() {
+            return Ok(None);
+        }
+        self.emit()?;
+        let Some(emission) = self.emission.take() else { return Ok(None) };
+        self.groups.0.intern(emission.keys(), emission.groups(), &mut self.scratch)?;
+        let numbers = self.scratch.iter().map(|n| u32::try_from(*n).unwrap_or(u32::MAX)).collect();
+        Ok(Some((emission, numbers)))
+    }
+
+    /// Updates of all groups that `known` does not mark, with the values that they have already. `None`: there are none.
+    ///
+    /// # Errors
+    /// When an aggregate fails.
+    pub(crate) fn unchanged(&mut self, known: &[bool]) -> Result<Option<Emission>> {
+        let is_known = |n: &u32| known.get(*n as usize).copied().unwrap_or(false);
+        let groups = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        let rest: Vec<u32> = (0..groups).filter(|n| !is_known(n)).collect();
+        let Ok(count) = u32::try_from(rest.len()) else { return Ok(None) };
+        if count == 0 {
+            return Ok(None);
+        }
+        let (keys, values) = self.gather(&rest)?;
+        let (all, same): (Vec<u32>, _) =
+            ((0..count).collect(), BooleanBuffer::new_unset(rest.len()));
+        Ok(Some(Emission::new(keys, values.clone(), count, (&all, values, &same))))
+    }
+
+    /// Merges the flushed groups; returns the keys and values of all groups, and their number.
+    ///
+    /// # Errors
+    /// When an aggregate fails.
+    pub(crate) fn all(&mut self) -> Result<(Vec<ArrayRef>, usize)> {
+        self.changes()?;
+        let groups: Vec<u32> = (0_u32..).take(self.states.len()).collect();
+        let (mut columns, values) = self.gather(&groups)?;
+        columns.extend(values);
+        Ok((columns, groups.len()))
+    }
+
+    /// The keys and the values of groups.
+    fn gather(&mut self, groups: &[u32]) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = self.groups.0.pick_keys(self.columns.key_schema(), groups)?;
+        let states = self.states.get(groups, self.columns.calls().len())?;
+        self.scratch.clear();
+        self.scratch.extend(0..groups.len());
+        Ok((keys, self.values(&states, &self.scratch)?))
     }
 }
 

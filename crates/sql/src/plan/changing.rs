@@ -244,7 +244,7 @@ fn key(plan: &LogicalPlan, keys: usize) -> Option<Vec<usize>> {
 }
 
 /// The column of the underlying aggregate that `column` passes through unchanged.
-fn origin(plan: &LogicalPlan, column: usize) -> Option<usize> {
+pub(super) fn origin(plan: &LogicalPlan, column: usize) -> Option<usize> {
     match plan {
         LogicalPlan::Aggregate(_) => Some(column),
         LogicalPlan::Projection(projection) => {

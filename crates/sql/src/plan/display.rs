@@ -8,6 +8,7 @@ use windrow_core::{CmpOp, with_sql_types};
 use super::flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorNode, RowChanges, RowsFlow, Stage,
 };
+use super::pace::Pace;
 
 impl fmt::Display for ContinuousPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,6 +39,10 @@ fn changing(
     changes: &RowChanges,
     root: &Stage,
 ) -> fmt::Result {
+    let row = match root.early_results() {
+        None => "a group is one row",
+        Some(_) => "a group of a window is one row",
+    };
     match changes {
         RowChanges::AppendOnly => {
             writeln!(f, "append-only: a distinct row comes once, and does not change")?;
@@ -50,7 +55,13 @@ fn changing(
             let names = key.iter().filter_map(|at| plan.schema.fields().get(at + 1));
             let names: Vec<_> = names.map(|field| field.name().as_str()).collect();
             let names = names.join(", ");
-            writeln!(f, "upsert by [{names}]: a group is one row, and each change replaces it")?;
+            writeln!(f, "upsert by [{names}]: {row}, and each change replaces it")?;
+        }
+        RowChanges::Retracting if root.early_results().is_some_and(|early| early.whole) => {
+            writeln!(
+                f,
+                "retracting: a window is computed again when it has changed, and rows are removed and added"
+            )?;
         }
         RowChanges::Retracting => {
             writeln!(
@@ -58,6 +69,11 @@ fn changing(
                 "retracting: the output lacks the key of the groups, so each change removes and adds rows"
             )?;
         }
+    }
+    if root.early_results().is_some() {
+        writeln!(f, "early results: {}; final when a window closes", plan.pace)?;
+    } else if plan.pace != Pace::Prompt {
+        writeln!(f, "emitted {}", plan.pace)?;
     }
     stage(f, root, 1)
 }
@@ -81,6 +97,9 @@ fn plan(
 fn stage(f: &mut fmt::Formatter<'_>, stage: &Stage, depth: usize) -> fmt::Result {
     indent(f, depth)?;
     let what = match (&stage.changes, has_windows(stage)) {
+        (Some(_), _) if stage.early_results().is_some_and(|early| early.whole) => {
+            "finish, per window that has changed:"
+        }
         (Some(_), _) => "finish, per change:",
         (None, true) => "finish, per closed window:",
         (None, false) => "finish, as the watermark passes:",

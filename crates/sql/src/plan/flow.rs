@@ -19,8 +19,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use windrow_core::{Error, Predicate, Result};
-use windrow_operators::StatefulOperator;
+use windrow_operators::{EarlyResults, StatefulOperator};
 
+use super::pace::Pace;
 use super::relation::{EventTime, StreamRelation};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
@@ -36,6 +37,8 @@ pub struct ContinuousPlan {
     pub event_times: Vec<EventTime>,
     /// How long after its end a window still accepts rows, in nanoseconds (`ALLOW LATENESS`).
     pub lateness_nanos: i128,
+    /// When an updating result is emitted.
+    pub pace: Pace,
 }
 
 impl ContinuousPlan {
@@ -71,6 +74,14 @@ impl ContinuousPlan {
         }
     }
 
+    /// Whether its result is that of windows, which are also emitted while they are open.
+    pub fn has_early_results(&self) -> bool {
+        match &self.root {
+            Flow::Stage(stage) => stage.early_results().is_some(),
+            Flow::Rows(_) => false,
+        }
+    }
+
     /// Whether it can resume from a checkpoint: all its operators can.
     pub fn is_resumable(&self) -> bool {
         match &self.root {
@@ -91,12 +102,20 @@ impl ContinuousPlan {
     pub fn check_append_only(&self, what: &str) -> Result<()> {
         match self.changes() {
             RowChanges::AppendOnly => Ok(()),
-            RowChanges::Upsert { .. } | RowChanges::Retracting => Err(Error::sql(format!(
-                "{what} needs append-only rows, and an aggregate without windows has an updating result"
-            ))
-            .with_hint(
-                "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
-            )),
+            RowChanges::Upsert { .. } | RowChanges::Retracting => {
+                let (result, hint) = match self.has_early_results() {
+                    true => (
+                        "windows with early results have",
+                        "Use EMIT FINAL, whose results do not change.",
+                    ),
+                    false => (
+                        "an aggregate without windows has",
+                        "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
+                    ),
+                };
+                let e = format!("{what} needs append-only rows, and {result} an updating result");
+                Err(Error::sql(e).with_hint(hint))
+            }
         }
     }
 }
@@ -270,6 +289,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// The early results of its windows, if they are emitted while they are open.
+    pub fn early_results(&self) -> Option<EarlyResults> {
+        self.operators.iter().find_map(|node| node.operator.early_results())
+    }
+
     fn map_plans(&mut self, map: &mut dyn FnMut(LogicalPlan) -> Result<LogicalPlan>) -> Result<()> {
         self.finish = map(std::mem::take(&mut self.finish))?;
         let mut inputs = self.operators.iter_mut().flat_map(|node| &mut node.inputs);

@@ -22,6 +22,7 @@ mod changing;
 mod checked;
 mod correlated_limit;
 mod display;
+mod early;
 mod exact;
 mod fill;
 mod filter;
@@ -41,6 +42,7 @@ mod over;
 mod over_bounded;
 mod over_order;
 mod own;
+mod pace;
 mod parameters;
 mod pattern;
 mod pattern_bounded;
@@ -89,6 +91,7 @@ pub use flow::{
     Stage,
 };
 pub use names::PlannerNames;
+pub use pace::Pace;
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;

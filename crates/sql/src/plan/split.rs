@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, TimeUnit};
+use arrow::datatypes::{Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue, TableReference};
@@ -14,24 +14,26 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::Optimizer;
 use windrow_core::{CmpOp, Error, Predicate, Windows, time};
-use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, StatefulOperator};
+use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec};
 
 use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window_aggregate};
 use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
+use super::early::{self, WindowOperator};
 use super::flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowChanges, RowsFlow,
     Stage,
 };
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
+use super::pace::Pace;
 use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
 use super::{changing, correlated_limit, fingerprint, lineage, over, over_order, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
-use crate::parse::{Emit, Tail};
+use crate::parse::{Interval, Tail};
 
 /// The continuous form of a plan from [`plan_query`](super::plan_query).
 ///
@@ -44,24 +46,30 @@ pub fn continuous(
 ) -> Result<ContinuousPlan, Error> {
     correlated_limit::check(&plan).map_err(from_datafusion)?;
     let plan = streams_in_place(plan).map_err(from_datafusion)?;
-    let takes_changes = matches!(tail.emit, Some(Emit::Changes));
+    let pace = Pace::of(tail);
+    let takes_changes = pace.is_some();
     let plan = optimized(state, plan, takes_changes).map_err(from_datafusion)?;
     let plan = over_order::waiting_last(plan).map_err(from_datafusion)?;
-    let lateness_nanos = tail.lateness.map_or(0, |interval| interval.nanos);
+    let nanos = |interval: Option<Interval>| interval.map_or(0, |interval| interval.nanos);
+    let lateness_nanos = nanos(tail.lateness).saturating_add(nanos(tail.delay));
     let mut splitter = Splitter { state, leaves: 0, names: 0, lateness_nanos };
     let schema = Arc::new(plan.schema().as_arrow().clone());
     if takes_changes && changing::changes(&plan).map_err(from_datafusion)? {
-        check_tail(Kind::Rows { windowed: false }, tail)?;
+        check_tail(None, tail)?;
         let stage = splitter.changing_stage(&plan, tail).map_err(from_datafusion)?;
         let schema = match &stage.changes {
             Some(RowChanges::AppendOnly) | None => schema,
             Some(_) => changing::with_changes(&schema)?,
         };
-        let root = Flow::Stage(Box::new(stage));
-        return Ok(ContinuousPlan { root, schema, event_times: vec![], lateness_nanos });
+        return Ok(updating(stage, schema, (lateness_nanos, pace)));
     }
     let kind = kind(&plan).map_err(from_datafusion)?;
-    check_tail(kind, tail)?;
+    check_tail(Some(kind), tail)?;
+    if takes_changes && kind == Kind::Windows {
+        let stage = splitter.early_stage(&plan, tail).map_err(from_datafusion)?;
+        let schema = early::with_marks(&schema, &stage)?;
+        return Ok(updating(stage, schema, (lateness_nanos, pace)));
+    }
     let event_times = event_times(&plan).map_err(from_datafusion)?;
     let root = match kind {
         Kind::Rows { .. } if !returns_pairs(&plan).map_err(from_datafusion)? => {
@@ -80,7 +88,17 @@ pub fn continuous(
         )),
     };
     let root = root.map_err(from_datafusion)?;
-    Ok(ContinuousPlan { root, schema, event_times, lateness_nanos })
+    Ok(ContinuousPlan { root, schema, event_times, lateness_nanos, pace: Pace::default() })
+}
+
+/// The plan of an updating result.
+fn updating(
+    stage: Stage,
+    schema: SchemaRef,
+    (lateness_nanos, pace): (i128, Option<Pace>),
+) -> ContinuousPlan {
+    let (root, pace) = (Flow::Stage(Box::new(stage)), pace.unwrap_or_default());
+    ContinuousPlan { root, schema, event_times: vec![], lateness_nanos, pace }
 }
 
 /// The optimised plan. For an updating result, `count(DISTINCT x)` stays one aggregate: the usual rewrite to two would put
@@ -121,27 +139,28 @@ fn event_times(plan: &LogicalPlan) -> Result<Vec<EventTime>> {
         .collect())
 }
 
-fn check_tail(kind: Kind, tail: &Tail) -> Result<(), Error> {
-    let not_yet = |what: &str| {
-        let e = Error::sql(format!("{what} is not yet part of this version"))
-            .with_hint("Use EMIT ON WINDOW CLOSE.");
+/// Refuses the parts of a tail that a query of this kind cannot keep; `None`: an aggregate without windows.
+fn check_tail(kind: Option<Kind>, tail: &Tail) -> Result<(), Error> {
+    let refuse = |e: Error| {
         Err(match tail.place {
             Some(place) => e.with_place(place),
             None => e,
         })
     };
-    match &tail.emit {
-        None | Some(Emit::OnWindowClose) => {}
-        Some(Emit::Changes) if matches!(kind, Kind::Rows { .. } | Kind::Static) => {}
-        Some(Emit::Changes) => return not_yet("EMIT CHANGES of windows"),
-        Some(Emit::OnUpdate { .. }) => return not_yet("EMIT ON UPDATE"),
-        Some(Emit::Every(_)) => return not_yet("EMIT EVERY"),
+    let at_once = matches!(kind, Some(Kind::Rows { .. } | Kind::Mixed));
+    if at_once && matches!(Pace::of(tail), Some(Pace::AtMost(_) | Pace::Every(_))) {
+        let e = "rows that need no window are emitted at once, and not at intervals";
+        return refuse(Error::sql(e).with_hint("Use EMIT CHANGES."));
     }
-    if tail.delay.is_some() {
-        return not_yet("WITH DELAY");
+    if tail.delay.is_some() && kind != Some(Kind::Windows) {
+        let e = Error::sql("WITH DELAY delays the end of windows, and the query has none");
+        return refuse(e.with_hint("Leave WITH DELAY out."));
     }
     if tail.timeout.is_some() {
-        return not_yet("AND TIMEOUT");
+        let e = Error::sql("AND TIMEOUT is not yet part of this version").with_hint(
+            "Declare it for the stream, WITH (idle_timeout = '10 seconds', when_idle = 'clock'): its windows then close by the clock.",
+        );
+        return refuse(e);
     }
     Ok(())
 }
@@ -161,6 +180,8 @@ pub(super) struct Splitter<'a> {
 pub(super) struct Operators {
     pub(super) nodes: Vec<OperatorNode>,
     pub(super) fingerprints: Vec<Option<String>>,
+    /// Those that are windows.
+    pub(super) windows: Vec<(LeafId, WindowOperator)>,
 }
 
 impl Splitter<'_> {
@@ -412,7 +433,7 @@ impl Splitter<'_> {
         &mut self,
         hoisted: &Hoisted,
         prepare: &LogicalPlan,
-        (operator, text): (Arc<dyn StatefulOperator>, &str),
+        (operator, text): (WindowOperator, &str),
         operators: &mut Operators,
     ) -> Result<LeafId> {
         let fingerprint = fingerprint::of_plan(&self.optimize(prepare.clone())?)?
@@ -425,6 +446,8 @@ impl Splitter<'_> {
         }
         let input = self.operator_input(prepare, hoisted.lag_ticks, hoisted.unit)?;
         let leaf = self.next_leaf();
+        operators.windows.push((leaf, operator.clone()));
+        let operator = operator.of_closed();
         operators.nodes.push(OperatorNode { leaf, operator, inputs: vec![input] });
         operators.fingerprints.push(fingerprint);
         Ok(leaf)
@@ -463,18 +486,19 @@ fn operator(
     prepare: &LogicalPlan,
     session_keys: Vec<usize>,
     mode: Mode,
-) -> Result<Arc<dyn StatefulOperator>, Error> {
+) -> Result<WindowOperator, Error> {
     let schema = Arc::new(prepare.schema().as_arrow().clone());
     Ok(match hoisted.windows {
         Windows::Aligned(window) => {
             let spec = OperatorSpec::try_new(window, 0, schema, mode)?;
-            Arc::new(match hoisted.row_ends {
+            WindowOperator::Aligned(match hoisted.row_ends {
                 Some(row_ends) => spec.with_row_ends(row_ends),
                 None => spec,
             })
         }
         Windows::Session(session) => {
-            Arc::new(SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?)
+            let spec = SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?;
+            WindowOperator::Sessions(spec)
         }
     })
 }

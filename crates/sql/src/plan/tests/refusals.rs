@@ -157,15 +157,26 @@ async fn tails() {
     let world = World::new();
     let windows =
         "SELECT window_end, count(*) FROM TUMBLE(bid, ts, INTERVAL '1 s') GROUP BY window_end";
-    for tail in ["EMIT CHANGES", "EMIT ON UPDATE", "EMIT EVERY INTERVAL '1 second'"] {
+    for (tail, message) in [
+        ("EMIT FINAL AND TIMEOUT INTERVAL '1 second'", "AND TIMEOUT is not yet part of this version"),
+        ("ORDER BY 2 EMIT CHANGES", "ORDER BY without LIMIT has no meaning for early results"),
+    ] {
         let error = world.continuous(&format!("{windows} {tail}")).await.unwrap_err();
-        assert!(error.message().contains("not yet part of this version"), "{}", error.message());
+        assert!(error.message().contains(message), "{}", error.message());
+    }
+    for (sql, message) in [
+        ("SELECT price FROM bid EMIT EVERY INTERVAL '1 second'", "emitted at once"),
+        ("SELECT price FROM bid EMIT CHANGES WITH DELAY INTERVAL '1 second'", "the query has none"),
+        ("SELECT count(*) FROM bid EMIT CHANGES WITH DELAY INTERVAL '1 second'", "the query has none"),
+    ] {
+        let error = world.continuous(sql).await.unwrap_err();
+        assert!(error.message().contains(message), "{}", error.message());
     }
     assert!(world.continuous("SELECT price FROM bid EMIT CHANGES").await.is_ok());
     let plan = world
-        .continuous(&format!("{windows} EMIT FINAL ALLOW LATENESS INTERVAL '3 seconds'"))
+        .continuous(&format!("{windows} EMIT FINAL ALLOW LATENESS INTERVAL '3 seconds' WITH DELAY INTERVAL '1 second'"))
         .await
         .unwrap();
     let super::Flow::Stage(stage) = plan.root else { panic!("not windows") };
-    assert_eq!(stage.operators[0].inputs[0].lateness_ticks, 3_000);
+    assert_eq!(stage.operators[0].inputs[0].lateness_ticks, 4_000);
 }
