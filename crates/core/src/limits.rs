@@ -6,6 +6,9 @@ pub const PATTERN_STEPS_MAX: usize = 10_000;
 /// Different ways in which the rows of one match so far may have been taken, at most: those that conditions can tell apart.
 pub const MATCH_THREADS_MAX: usize = 10_000;
 
+/// Bytes of the file of a model at most. A model in use is in memory, beside the limits below.
+pub const MODEL_BYTES_MAX: usize = 256 << 20;
+
 /// The limits of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
