@@ -9,6 +9,7 @@ mod alerts;
 mod avro;
 mod bad_input;
 mod binary;
+mod brokers;
 mod changes;
 mod crash;
 mod disk;
@@ -84,6 +85,7 @@ fn main() {
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
+    trials.extend(brokers::trials());
     trials.extend(kafka::trials());
     trials.extend(kafka_formats::trials());
     trials.extend(avro::trials());

@@ -1,4 +1,4 @@
-//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, and
+//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, streams of NATS, and
 //! generated events ([`generator`]); and destinations as [`Sink`](windrow_core::Sink)s: files ([`file_sink`]) and HTTP
 //! requests ([`webhook`]), and tables of PostgreSQL, with what they write in `encode`. A [`replay`] is the engine's own source; only its options
 //! are here. Formats, locations and options may be changed here. What does not belong here: plans and DataFusion,
@@ -9,6 +9,7 @@
 //! completion.
 #![forbid(unsafe_code)]
 
+mod broker;
 mod causes;
 mod encode;
 mod env;
@@ -17,12 +18,15 @@ pub mod file_sink;
 mod formats;
 pub mod generator;
 mod kafka;
+mod nats;
 pub mod options;
 mod postgres;
 mod registry;
 pub mod replay;
 mod schema_registry;
 mod sinks;
+mod template;
+mod tls;
 pub mod webhook;
 
 pub use env::{ConnectorEnv, Declared, SinkSpec};

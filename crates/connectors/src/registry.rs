@@ -6,18 +6,22 @@ use windrow_core::{Error, Result, Source};
 
 use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, nearest};
-use crate::{file, generator, kafka, replay};
+use crate::{file, generator, kafka, nats, replay};
 
 /// The names of all connectors.
 pub fn known_connectors() -> &'static [&'static str] {
-    &["file", "kafka", "nexmark", "datagen", "replay"]
+    &["file", "kafka", "nats", "nexmark", "datagen", "replay"]
 }
+
+/// Connectors whose rows are messages, which carry more than their values.
+const WITH_METADATA: &[&str] = &["kafka", "nats"];
 
 /// The options of a connector, except `connector` itself; empty for an unknown one.
 pub fn options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file::OPTIONS,
         "kafka" => kafka::OPTIONS,
+        "nats" => nats::OPTIONS,
         "nexmark" => generator::NEXMARK_OPTIONS,
         "datagen" => generator::DATAGEN_OPTIONS,
         "replay" => replay::OPTIONS,
@@ -39,7 +43,7 @@ pub async fn open_source(
 ) -> Result<Arc<dyn Source>> {
     let connector = connector.to_ascii_lowercase();
     if let Some((column, name)) = declared.metadata.first()
-        && connector != "kafka"
+        && !WITH_METADATA.contains(&connector.as_str())
         && known_connectors().contains(&connector.as_str())
     {
         return Err(Error::config(format!(
@@ -50,6 +54,7 @@ pub async fn open_source(
     match connector.as_str() {
         "file" => file::open(options, declared, env).await,
         "kafka" => kafka::open(options, &declared, env).await,
+        "nats" => nats::open(options, &declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),
         "datagen" => generator::datagen(options, &declared, env),
         "replay" => Err(Error::internal("the source of a replay is created by the engine")),

@@ -6,11 +6,11 @@ use windrow_core::{Error, Result, Sink};
 use crate::encode::json_lines;
 use crate::env::{ConnectorEnv, SinkSpec};
 use crate::options::{OptionDoc, is_secret, nearest};
-use crate::{file_sink, kafka, postgres, webhook};
+use crate::{file_sink, kafka, nats, postgres, webhook};
 
 /// The names of all connectors that take rows.
 pub fn known_sinks() -> &'static [&'static str] {
-    &["file", "kafka", "postgres", "webhook"]
+    &["file", "kafka", "nats", "postgres", "webhook"]
 }
 
 /// The options of a sink's connector, except `connector` itself; empty for an unknown one.
@@ -18,6 +18,7 @@ pub fn sink_options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::OPTIONS,
         "kafka" => kafka::sink::SINK_OPTIONS,
+        "nats" => nats::SINK_OPTIONS,
         "postgres" => postgres::OPTIONS,
         "webhook" => webhook::OPTIONS,
         _ => &[],
@@ -39,6 +40,7 @@ pub fn open_sink(
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::open(options, spec, env),
         "kafka" => kafka::sink::open_sink(options, spec, env),
+        "nats" => nats::open_sink(options, spec, env),
         "postgres" => postgres::open(options, spec, env),
         "webhook" => webhook::open(options, spec, env),
         other => {

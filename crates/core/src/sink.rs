@@ -23,6 +23,9 @@ use crate::{OffsetRange, Result};
 pub enum Guarantee {
     /// Once, whatever ends the process: the destination holds the sequence in the same step as the rows.
     ExactlyOnce,
+    /// Once, as long as the destination remembers the key of a row, by which it drops what comes again: rows that were under
+    /// way come again, with the same key.
+    OnceWithinWindow,
     /// At least once: rows that were under way when the process ended come again, with the same key.
     AtLeastOnce,
 }
@@ -32,6 +35,9 @@ impl Guarantee {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ExactlyOnce => "exactly once",
+            Self::OnceWithinWindow => {
+                "exactly once within the destination's window of de-duplication"
+            }
             Self::AtLeastOnce => "at least once, the same key again",
         }
     }

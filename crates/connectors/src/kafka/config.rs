@@ -4,9 +4,10 @@
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, Result};
 
 use crate::ConnectorEnv;
+use crate::broker::confine::confine_servers;
 use crate::options::{OptionDoc, StreamOptions, is_secret};
 
 /// Properties that run code of the machine, or read files by a list of names.
@@ -79,7 +80,7 @@ pub(super) fn wrong(error: &KafkaError) -> Error {
 /// name for any topic.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] when a remote user may not.
+/// [`ErrorKind::Denied`](windrow_core::ErrorKind::Denied) when a remote user may not.
 pub(super) fn confine(
     config: &mut ClientConfig,
     (servers, topics): (&str, &[String]),
@@ -88,17 +89,8 @@ pub(super) fn confine(
     if !env.files.is_confined() {
         return Ok(());
     }
-    for server in servers.split(',') {
-        for topic in topics {
-            let place = format!("kafka://{}/{topic}", server.trim());
-            if env.files.to_write(&place).is_err() {
-                let message = format!("\"{place}\" may not be used by remote users");
-                return Err(Error::new(ErrorKind::Denied, message).with_hint(
-                    "An administrator allows each of the brokers (--allow-path kafka://host:port/).",
-                ));
-            }
-        }
-    }
+    let servers: Vec<String> = servers.split(',').map(|server| server.trim().to_owned()).collect();
+    confine_servers("kafka", &servers, topics, env)?;
     let keys: Vec<String> = config.config_map().into_keys().map(str::to_owned).collect();
     for key in keys.iter().filter(|key| key.ends_with(".location")) {
         let Some(path) = config.get(key).filter(|path| *path != "probe") else { continue };

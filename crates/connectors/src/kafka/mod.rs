@@ -5,9 +5,8 @@
 //!   What they have removed before it was read is an error.
 //! - Brokers that are away fail nothing that goes on: it waits. Only what ends (a bounded query) says so at once.
 
-mod avro;
+mod carried;
 mod client;
-mod columns;
 mod config;
 mod options;
 mod reader;
@@ -19,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
@@ -30,13 +29,11 @@ use windrow_core::{
 };
 
 use self::client::{Clients, PATIENCE, TopicPartition};
-use self::columns::Columns;
 use self::config::confine;
+use self::options::KafkaOptions;
 pub(crate) use self::options::OPTIONS;
-use self::options::{KafkaOptions, Start};
 use self::reader::{Begin, KafkaReader, Reading, missing};
-use crate::formats::convert::NumberRules;
-use crate::formats::messages::{MessageFormat, MessageSettings};
+use crate::broker::start::Start;
 use crate::{ConnectorEnv, Declared};
 
 /// The place of a partition that begins with its oldest message.
@@ -55,51 +52,12 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn Source>> {
     let mut options = KafkaOptions::read(options)?;
     confine(&mut options.config, (&options.servers, &options.topics.names()), env)?;
-    let avro = match &options.avro {
-        Some(avro) => Some(avro.open(env).await?),
-        None => None,
-    };
-    let format = match (&avro, &options.protobuf) {
-        (Some(avro), _) => MessageFormat::Avro(avro.framing.clone()),
-        (None, Some(protobuf)) => MessageFormat::Protobuf(Arc::new(protobuf.open(env).await?)),
-        (None, None) => options.format.clone(),
-    };
-    let of_schema = match (&avro, &format, &declared.schema) {
-        (Some(avro), _, None) => Some(avro.columns(options.topics.only()).await?),
-        (_, MessageFormat::Protobuf(described), None) => Some(Arc::clone(described.schema())),
-        _ => None,
-    };
-    let alone = match format {
-        MessageFormat::Text => Some(DataType::Utf8View),
-        MessageFormat::Bytes => Some(DataType::Binary),
-        MessageFormat::Json
-        | MessageFormat::Csv(_)
-        | MessageFormat::Avro(_)
-        | MessageFormat::Protobuf(_) => None,
-    };
-    let columns = Columns::new(declared, alone, of_schema.as_ref())?;
-    let messages = MessageSettings {
-        format,
-        declared: Arc::clone(&columns.value),
-        rules: NumberRules {
-            inferred: false,
-            epoch: options.epoch,
-            unsaid: declared.unsaid.clone().into(),
-        },
-        on_bad: options.on_bad,
-        tombstones: options.tombstones,
-        row_bytes_max: env.limits.row_bytes_max,
-    };
-    messages.check()?;
+    let topic = options.topics.only();
+    let opened = options.values.open(declared, ("kafka", carried::NAMES), topic, env).await?;
+    let (values, mut notices) = opened;
     let clients = Clients::new(options.config.clone(), options.committed_only);
-    let mut notices = vec![];
-    if let (Some(avro), Some(_)) = (&avro, &declared.schema) {
-        notices.extend(avro.differs(options.topics.only(), &messages).await?);
-    }
     let reading = Arc::new(Reading {
-        columns,
-        messages,
-        registry: avro.and_then(|avro| avro.registry),
+        values: Arc::new(values),
         clients,
         clock: Arc::clone(&env.clock),
         io: env.io.clone(),
@@ -215,13 +173,15 @@ impl Partitions {
         match &self.options.start {
             Start::Earliest => Ok(vec![None; new.len()]),
             Start::Latest => new.iter().map(|partition| end(partition).map(Some)).collect(),
-            Start::Offsets(offsets) => {
+            Start::At(offsets) => {
                 Ok(new.iter().map(|(_, number)| offsets.get(number).copied()).collect())
             }
-            Start::Time(millis) => {
+            Start::Time(micros) => {
+                // A message of the same millisecond may be of that time or later.
+                let millis = micros.div_euclid(1_000);
                 let mut list = TopicPartitionList::new();
                 for (topic, number) in new {
-                    let added = list.add_partition_offset(topic, *number, Offset::Offset(*millis));
+                    let added = list.add_partition_offset(topic, *number, Offset::Offset(millis));
                     added.map_err(|error| clients.failed(&error))?;
                 }
                 let times = clients.ask(|client| client.offsets_for_times(list, PATIENCE))?;
@@ -276,7 +236,7 @@ impl Partitions {
             if let Some(error) = resumed.and_then(|from| missing(&name, from, (low, high))) {
                 return Err(error);
             }
-            if let (Start::Offsets(_), Some(from)) = (&self.options.start, from)
+            if let (Start::At(_), Some(from)) = (&self.options.start, from)
                 && !(low..=high).contains(&from)
             {
                 return Err(Error::data(format!(
@@ -306,7 +266,7 @@ impl Partitions {
 #[async_trait]
 impl Source for KafkaSource {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.topics.reading.columns.schema)
+        Arc::clone(&self.topics.reading.values.columns.schema)
     }
 
     fn is_bounded(&self) -> bool {

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::timezone::Tz;
-use arrow::compute::kernels::cast_utils::string_to_datetime;
-use arrow::datatypes::TimeUnit;
 use rdkafka::ClientConfig;
 use regex::Regex;
 use windrow_core::{Error, Result};
 
-use super::avro::{self, AvroOptions};
 use super::config::{check, passed, set_properties};
-use crate::formats::decode::OnBadRow;
-use crate::formats::messages::{MessageFormat, Tombstones};
-use crate::formats::protobuf::options::{self as protobuf, ProtobufOptions};
+use crate::broker::avro;
+use crate::broker::start::Start;
+use crate::broker::values::{self, ValueOptions};
+use crate::formats::protobuf::options as protobuf;
 use crate::formats::settings;
 use crate::options::{OptionDoc, StreamOptions, bad_value, option};
 use crate::schema_registry;
@@ -27,13 +24,7 @@ pub(crate) const OPTIONS: &[OptionDoc] = &[
         "",
         "The topics that are read; with a pattern, also those that appear later.",
     ),
-    option(
-        "format",
-        "'json' | 'csv' | 'avro' | 'protobuf' | 'raw' | 'bytes'",
-        "json",
-        "How the values of messages are written, each one row: a JSON object, a record of CSV without header, a record of \
-         Avro, a message of Protobuf, UTF-8 text in one VARCHAR column, bytes in one BYTEA column.",
-    ),
+    values::FORMAT,
     schema_registry::URL,
     schema_registry::LOGIN,
     schema_registry::SUBJECT,
@@ -128,16 +119,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "It is for producers."),
 ];
 
-/// Where reading begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Start {
-    Earliest,
-    Latest,
-    /// Milliseconds since 1970.
-    Time(i64),
-    /// By partition.
-    Offsets(BTreeMap<i32, u64>),
-}
+/// Offsets by partition.
+pub(super) type Offsets = BTreeMap<i32, u64>;
 
 /// The topics of a stream.
 #[derive(Debug, Clone)]
@@ -203,14 +186,8 @@ impl std::fmt::Display for Topics {
 pub(super) struct KafkaOptions {
     pub topics: Topics,
     pub servers: String,
-    /// Of messages without a schema.
-    pub format: MessageFormat,
-    pub avro: Option<AvroOptions>,
-    pub protobuf: Option<ProtobufOptions>,
-    pub start: Start,
-    pub tombstones: Tombstones,
-    pub on_bad: OnBadRow,
-    pub epoch: Option<TimeUnit>,
+    pub values: ValueOptions,
+    pub start: Start<Offsets>,
     pub committed_only: bool,
     pub poll: Option<std::time::Duration>,
     /// What the client is created with.
@@ -261,33 +238,12 @@ impl KafkaOptions {
             }
         }
         let options = StreamOptions::try_new("kafka", entries, OPTIONS)?;
-        let style = settings::csv_style(&options, false)?;
-        let formats = [
-            ("json", MessageFormat::Json),
-            ("csv", MessageFormat::Csv(style.of_file(false)?)),
-            ("raw", MessageFormat::Text),
-            ("text", MessageFormat::Text),
-            ("bytes", MessageFormat::Bytes),
-            // Their schemas are read below.
-            ("avro", MessageFormat::Bytes),
-            ("protobuf", MessageFormat::Bytes),
-        ];
-        let names: Vec<(&str, usize)> = formats.iter().map(|(name, _)| *name).zip(0..).collect();
-        let format = options.choice("format", &names)?.unwrap_or(0);
-        let format = formats.get(format).map_or(MessageFormat::Json, |(_, f)| f.clone());
-        let tombstones =
-            [("skip", Tombstones::Skip), ("null", Tombstones::Null), ("bad", Tombstones::Bad)];
         let levels = [("read_committed", true), ("read_uncommitted", false)];
         Ok(Self {
             topics: Topics::read(options.required("topic")?)?,
             servers: options.required("bootstrap.servers")?.to_owned(),
-            format,
-            avro: AvroOptions::read(&options)?,
-            protobuf: ProtobufOptions::read(&options)?,
+            values: ValueOptions::read(&options)?,
             start: start(options.get("start").unwrap_or("earliest"))?,
-            tombstones: options.choice("tombstones", &tombstones)?.unwrap_or(Tombstones::Skip),
-            on_bad: settings::on_bad_row(&options)?,
-            epoch: settings::epoch(&options)?,
             committed_only: options.choice("isolation.level", &levels)?.unwrap_or(true),
             poll: options.duration("poll_interval")?,
             config: config(&options)?,
@@ -296,31 +252,14 @@ impl KafkaOptions {
 }
 
 /// Parses `start`.
-fn start(text: &str) -> Result<Start> {
-    let text = text.trim();
-    match text.to_ascii_lowercase().as_str() {
-        "earliest" => return Ok(Start::Earliest),
-        "latest" => return Ok(Start::Latest),
-        _ => {}
-    }
+fn start(text: &str) -> Result<Start<Offsets>> {
     let pair = |pair: &str| {
         let (partition, offset) = pair.split_once(':')?;
-        Some((partition.trim().parse::<i32>().ok()?, offset.trim().parse::<u64>().ok()?))
+        let partition = partition.trim().parse::<i32>().ok()?;
+        Some((partition, offset.trim().parse::<u64>().ok()?)).filter(|_| partition >= 0)
     };
-    let offsets: Option<BTreeMap<i32, u64>> = text.split(',').map(pair).collect();
-    if let Some(offsets) = offsets.filter(|o| o.keys().all(|partition| *partition >= 0)) {
-        return Ok(Start::Offsets(offsets));
-    }
-    let utc: Option<Tz> = "+00:00".parse().ok();
-    let time = utc.and_then(|utc| string_to_datetime(&utc, text).ok());
-    match time {
-        Some(time) => Ok(Start::Time(time.timestamp_millis())),
-        None => Err(bad_value(
-            "start",
-            text,
-            "'earliest', 'latest', a time such as '2026-01-01 00:00:00', or offsets such as '0:100,1:5'",
-        )),
-    }
+    let offsets = |text: &str| text.split(',').map(pair).collect();
+    Start::parse(text, offsets, "offsets such as '0:100,1:5'")
 }
 
 /// The configuration of the client.
@@ -355,13 +294,13 @@ mod tests {
 
     #[test]
     fn starts_are_read() {
-        let offsets = Start::Offsets(BTreeMap::from([(0, 100), (1, 5)]));
+        let offsets = Start::At(BTreeMap::from([(0, 100), (1, 5)]));
         for (text, expected) in [
             ("Earliest", Start::Earliest),
             ("latest", Start::Latest),
             ("0:100, 1:5", offsets),
-            ("1970-01-01 00:00:01", Start::Time(1000)),
-            ("1970-01-01T01:00:00.5+01:00", Start::Time(500)),
+            ("1970-01-01 00:00:01", Start::Time(1_000_000)),
+            ("1970-01-01T01:00:00.5+01:00", Start::Time(500_000)),
         ] {
             assert_eq!(read(&[("start", text)]).unwrap().start, expected, "{text}");
         }

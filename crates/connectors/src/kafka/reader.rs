@@ -6,43 +6,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, UInt64Array};
-use arrow::compute::take;
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use rdkafka::Message;
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
-use windrow_core::{
-    BadRow, Clock, Error, ErrorKind, OffsetRange, Reader, Result, ScanRequest, SourceBatch,
-};
+use windrow_core::{Clock, Error, ErrorKind, Reader, Result, ScanRequest, SourceBatch};
 
 use super::client::{Clients, Member, Queue, TopicPartition};
-use super::columns::{Columns, MetadataColumn};
-use crate::formats::decode::{OnBadRow, Origin, bad_row, readable};
-use crate::formats::messages::{MessageDecoder, MessageSettings, Messages};
-use crate::schema_registry::Registry;
+use crate::broker::assembly::Assembly;
+use crate::broker::values::Values;
+use crate::formats::decode::Origin;
 
-/// Bytes of values in a batch, about.
-const BATCH_BYTES: usize = 4 << 20;
 /// How long a reader sleeps at most; the client wakes it before.
 const NAP: Duration = Duration::from_secs(1);
 /// How long a bounded reading waits for a broker that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long is waited before a schema registry is asked again: at first, and at most.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How the partitions of a stream are read.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) columns: Columns,
-    pub(super) messages: MessageSettings,
-    /// Where the schemas of messages are found.
-    pub(super) registry: Option<Arc<Registry>>,
+    pub(super) values: Arc<Values>,
     pub(super) clients: Clients,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) io: tokio::runtime::Handle,
@@ -82,11 +66,7 @@ pub(super) struct KafkaReader {
     name: String,
     partition: TopicPartition,
     connection: Option<Connection>,
-    projection: Vec<usize>,
-    wanted: SchemaRef,
-    rows_max: usize,
-    decoder: MessageDecoder,
-    gathered: Gathered,
+    assembly: Assembly,
     /// Offset up to which batches were returned; unknown before the first message.
     covered: Option<u64>,
     until: Option<u64>,
@@ -94,15 +74,6 @@ pub(super) struct KafkaReader {
     place: Option<Arc<str>>,
     /// An error that came after messages that are returned first.
     failed: Option<Error>,
-}
-
-/// Messages that were taken from the queue and not returned yet.
-struct Gathered {
-    messages: Messages,
-    metadata: Vec<MetadataColumn>,
-    bad: Vec<BadRow>,
-    /// The first and the last offset.
-    span: Option<(u64, u64)>,
 }
 
 /// What the queue has next.
@@ -126,13 +97,7 @@ impl KafkaReader {
         place: Option<Arc<str>>,
     ) -> Result<Self> {
         let Begin { partition, queue, from, until } = begin;
-        let projection = scan.projection.clone();
-        let wanted = Arc::new(reading.columns.schema.project(&projection)?);
-        let rows_max = scan.batch_rows_max.max(1);
-        let of_value = reading.columns.of_value(&projection);
-        let decoder = MessageDecoder::new(&reading.messages, of_value, rows_max)?;
-        let nulls = reading.messages.on_bad == OnBadRow::Null;
-        let metadata = reading.columns.builders(&projection, nulls);
+        let assembly = Assembly::new(Arc::clone(&reading.values), scan)?;
         let connection = queue.map(|(member, queue, wake)| Connection {
             queue: Some(queue),
             member,
@@ -141,14 +106,10 @@ impl KafkaReader {
         });
         Ok(Self {
             name: format!("{}-{}", partition.0, partition.1),
-            gathered: Gathered { messages: Messages::default(), metadata, bad: vec![], span: None },
             reading,
             partition,
             connection,
-            projection,
-            wanted,
-            rows_max,
-            decoder,
+            assembly,
             covered: from,
             until,
             place,
@@ -160,9 +121,8 @@ impl KafkaReader {
     fn gather(&mut self) -> Result<Next> {
         let Some(connection) = &self.connection else { return Ok(Next::End) };
         let Some(queue) = &connection.queue else { return Ok(Next::End) };
-        let Gathered { messages, metadata, bad, span } = &mut self.gathered;
         let mut next = Next::Nothing;
-        while messages.len() + bad.len() < self.rows_max && messages.bytes() < BATCH_BYTES {
+        while self.assembly.has_room() {
             let message = match queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => message,
@@ -198,19 +158,7 @@ impl KafkaReader {
             if self.covered.is_some_and(|covered| offset < covered) {
                 continue;
             }
-            *span = Some((span.map_or(offset, |(first, _)| first), offset));
-            let mut wrong = None;
-            for column in metadata.iter_mut() {
-                wrong = wrong.or(column.push(&message));
-            }
-            match wrong {
-                Some(reason) => {
-                    bad.push(BadRow { offset, reason, raw: raw(&message) });
-                    // Its metadata has no row.
-                    messages.push_refused(offset);
-                }
-                None => self.decoder.push(messages, offset, message.payload()),
-            }
+            self.assembly.push(offset, &message, message.payload());
             next = Next::Message;
             if self.until.is_some_and(|until| offset + 1 >= until) {
                 next = Next::End;
@@ -222,45 +170,16 @@ impl KafkaReader {
 
     /// Returns what was gathered as a batch; `None`: nothing was.
     fn batch(&mut self) -> Result<Option<SourceBatch>> {
-        let Some((first, last)) = self.gathered.span.take() else { return Ok(None) };
         let origin = Origin { kind: "partition", name: &self.name, unit: "offset" };
-        if self.reading.messages.on_bad == OnBadRow::Fail
-            && let Some(bad) = self.gathered.bad.first()
-        {
-            return Err(bad_row(bad, origin));
-        }
-        let decoded = self.decoder.decode(&self.gathered.messages, origin)?;
-        let all = self.gathered.messages.offsets();
-        let mut metadata = vec![];
-        for column in &mut self.gathered.metadata {
-            metadata.extend(column.finish()?);
-        }
-        if decoded.offsets.len() < all.len() {
-            metadata = of_rows(&metadata, all, &decoded.offsets)?;
-        }
-        let columns = self.reading.columns.join(&self.projection, decoded.rows.columns(), metadata);
-        let options = RecordBatchOptions::new().with_row_count(Some(decoded.offsets.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.wanted), columns, &options)?;
-        let mut bad = decoded.bad;
-        bad.append(&mut self.gathered.bad);
-        bad.sort_by_key(|bad| bad.offset);
-        self.gathered.messages.clear();
-        let start = self.covered.unwrap_or(first);
-        self.covered = Some(last + 1);
+        let Some(mut batch) = self.assembly.batch(origin, self.covered, None)? else {
+            return Ok(None);
+        };
+        self.covered = Some(batch.offsets.end());
         if self.place.as_deref() == Some(super::EARLIEST) {
-            self.place = Some(start.to_string().into());
+            self.place = Some(batch.offsets.start().to_string().into());
         }
-        Ok(Some(SourceBatch {
-            rows,
-            offsets: OffsetRange::try_new(start, last + 1)?,
-            row_offsets: Arc::new(decoded.offsets),
-            bad,
-            skipped: decoded.skipped,
-            watermark: None,
-            idle: None,
-            behind: vec![],
-            place: self.place.clone(),
-        }))
+        batch.place = self.place.clone();
+        Ok(Some(batch))
     }
 
     /// Asks the broker what it has of the partition.
@@ -299,8 +218,10 @@ impl Reader for KafkaReader {
             if let Next::End = next {
                 self.connection = None;
             }
-            let ids = self.decoder.schema_ids(&self.gathered.messages);
-            fetch_schemas(&self.reading, ids, self.until.is_some()).await?;
+            let health = Arc::clone(&self.reading.clients.health);
+            let note = move |error: &str| health.note(error);
+            let (clock, ends) = (&self.reading.clock, self.until.is_some());
+            self.assembly.fetch_schemas(clock, ends, note).await?;
             if let Some(batch) = self.batch()? {
                 return Ok(Some(batch));
             }
@@ -318,47 +239,6 @@ impl Reader for KafkaReader {
             }
         }
     }
-}
-
-/// Fetches the schemas of messages. A registry that is away is waited for; what ends does so for a while. Dropping the
-/// future loses nothing.
-///
-/// # Errors
-/// When the registry does not answer what ends.
-async fn fetch_schemas(reading: &Reading, ids: Vec<u32>, ends: bool) -> Result<()> {
-    let Some(registry) = &reading.registry else { return Ok(()) };
-    let (mut pause, mut waited) = (RETRY_FIRST, Duration::ZERO);
-    for id in ids {
-        while registry.is_needed(id) {
-            let Err(error) = registry.fetch(id).await else { break };
-            reading.clients.health.note(error.message());
-            if ends && waited >= PATIENCE {
-                return Err(error);
-            }
-            reading.clock.sleep(pause).await;
-            waited += pause;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-    Ok(())
-}
-
-/// Returns the metadata of the rows that are left. Both lists of offsets ascend.
-fn of_rows(metadata: &[ArrayRef], all: &[u64], left: &[u64]) -> Result<Vec<ArrayRef>> {
-    let mut at = 0;
-    let rows: UInt64Array = left
-        .iter()
-        .map(|offset| {
-            at += all.get(at..).unwrap_or_default().partition_point(|other| other < offset);
-            Some(at as u64)
-        })
-        .collect();
-    metadata.iter().map(|column| Ok(take(column, &rows, None)?)).collect()
-}
-
-/// The message of a bad row as it is shown.
-fn raw(message: &BorrowedMessage<'_>) -> String {
-    readable(message.payload().unwrap_or_default())
 }
 
 /// Whether the partition has not got the offset that was asked for.
@@ -433,15 +313,6 @@ pub(super) fn missing(name: &str, from: u64, (low, high): (u64, u64)) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array};
-    use arrow::datatypes::Int64Type;
-
-    #[test]
-    fn metadata_is_of_the_rows_that_are_left() {
-        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
-        let left = of_rows(&[column], &[10, 12, 20, 21], &[12, 21]).unwrap();
-        assert_eq!(left[0].as_primitive::<Int64Type>().values(), &[2, 4]);
-    }
 
     #[test]
     fn what_is_gone_is_said() {

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
-use windrow_core::{Error, Result};
+use windrow_core::Result;
+
+use crate::tls::client_config;
 
 /// Opens connections that verify the certificate and the name of the server.
 #[derive(Clone)]
@@ -27,44 +28,7 @@ impl Tls {
     /// # Errors
     /// When there are none.
     pub(super) fn new(file: Option<&Path>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        match file {
-            Some(file) => {
-                let shown = file.display();
-                let wrong = |why: String| {
-                    Error::config(format!("option \"sslrootcert\": \"{shown}\" {why}"))
-                };
-                let certificates = CertificateDer::pem_file_iter(file)
-                    .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-                for certificate in certificates {
-                    let certificate =
-                        certificate.map_err(|e| wrong(format!("is not a certificate: {e}")))?;
-                    roots.add(certificate).map_err(|e| {
-                        wrong(format!("has a certificate that cannot be used: {e}"))
-                    })?;
-                }
-                if roots.is_empty() {
-                    return Err(wrong("has no certificate".to_owned()));
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-                if roots.is_empty() {
-                    return Err(Error::config(
-                        "the system has no certificates to check the server by",
-                    )
-                    .with_hint("Name a file: sslrootcert = 'ca.pem'."));
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| Error::internal("TLS cannot be set up").with_source(e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+        client_config("sslrootcert", file).map(|config| Self(Arc::new(config)))
     }
 }
 

@@ -11,7 +11,6 @@
 
 mod options;
 mod signature;
-mod template;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,10 +28,10 @@ use windrow_core::{Clock, Error, ErrorKind, Guarantee, OffsetRange, Result, Sink
 pub use self::options::OPTIONS;
 use self::options::WebhookOptions;
 use self::signature::hmac_sha256;
-use self::template::Template;
 use crate::causes::with_causes;
 use crate::encode::{Encoding, Packing, json_lines};
 use crate::env::{ConnectorEnv, SinkSpec};
+use crate::template::Template;
 
 /// The header of the key of a request.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -123,7 +122,7 @@ pub(crate) fn open(
     }
     Encoding::Json(Packing::Plain).check(&spec.schema)?;
     let template = match &options.body {
-        Some(body) => Some(Template::parse(body, &spec.schema, options.is_json)?),
+        Some(body) => Some(Template::parse(("body", body), &spec.schema, options.is_json)?),
         None => None,
     };
     let client = Client::builder()

@@ -397,7 +397,7 @@ impl SinkPump {
         if self.written == self.record.committed {
             return Ok(());
         }
-        if self.sink.guarantee() == Guarantee::AtLeastOnce {
+        if self.sink.guarantee() != Guarantee::ExactlyOnce {
             match self.record.writing {
                 // The destination may have these rows already: they come together again.
                 Some(writing) if self.written < writing => return Ok(()),

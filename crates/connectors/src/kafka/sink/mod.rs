@@ -3,12 +3,11 @@
 //! ```text
 //! write ─► messages, in memory ─ commit ─► one transaction: messages, and the sequence as the offset of the sink's group
 //! ```
-//! `messages` encodes rows as messages, `producer` has the client.
+//! `producer` has the client.
 //!
 //! Invariant: after an error it is unknown whether a transaction was committed; so a new producer first fences the old one, and
 //! then reads the sequence.
 
-mod messages;
 mod options;
 mod producer;
 
@@ -20,11 +19,11 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use windrow_core::{Error, ErrorKind, Guarantee, OffsetRange, Result, Sink};
 
-use self::messages::{Message, Messages};
 use self::options::KafkaSinkOptions;
 pub(crate) use self::options::SINK_OPTIONS;
 use self::producer::{Batch, SinkProducer};
 use super::config::confine;
+use crate::broker::outgoing::{Message, Messages};
 use crate::env::{ConnectorEnv, SinkSpec};
 
 /// The maximum size of the messages of one commit, in bytes, unless a single batch is larger.
@@ -64,7 +63,7 @@ pub(crate) fn open_sink(
         name: spec.name.clone(),
         origin: spec.origin.clone(),
         key: format!("{}:{}", spec.name, spec.id),
-        messages: Messages::new(&spec.schema, &options)?,
+        messages: Messages::new(&spec.schema, &options.shape)?,
         options: Arc::new(options),
         io: env.io.clone(),
         producer: None,

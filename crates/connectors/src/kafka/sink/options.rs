@@ -4,38 +4,20 @@
 
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Schema};
 use rdkafka::ClientConfig;
-use windrow_core::{Error, Result, sql_type};
+use windrow_core::{Error, Result};
 
 use super::super::config::{check, passed, set_properties};
-use crate::encode::CsvStyle;
+use crate::broker::shape::{self, Shape};
 use crate::options::{OptionDoc, StreamOptions, bad_value, option};
 
 /// The options of a sink.
 pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     option("bootstrap.servers", "host:port, …", "", "Brokers from which the others are found."),
     option("topic", "a name", "", "The topic that messages are sent to."),
-    option(
-        "format",
-        "'json' | 'csv' | 'raw' | 'bytes'",
-        "json",
-        "What the value of a message is: the row as a JSON object, a record of CSV without header, the text or the bytes of \
-         the only column.",
-    ),
-    option(
-        "key",
-        "columns",
-        "",
-        "The key of a message: the value of the column as text (NULL: no key), or a JSON object of several columns. They \
-         are part of the value also, except with format = 'raw' and 'bytes'.",
-    ),
-    option(
-        "headers",
-        "columns",
-        "",
-        "Columns that are sent as headers of their names, as text, and are no part of the value.",
-    ),
+    shape::FORMAT,
+    shape::KEY,
+    shape::HEADERS,
     option(
         "tombstones",
         "true | false",
@@ -48,13 +30,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
         "true",
         "Whether messages are sent in transactions, which also commit the sequence. Otherwise they have it in a header.",
     ),
-    option("delimiter", "one character", ",", "The separator of fields in CSV."),
-    option(
-        "null",
-        "a word",
-        "",
-        "What NULL is in CSV; by default the empty field, like an empty text.",
-    ),
+    shape::DELIMITER,
+    shape::NULL,
     option("batch_rows", "a number", "10000", "The messages of a transaction at most."),
     option(
         "batch_interval",
@@ -132,26 +109,12 @@ const BATCH_ROWS_MAX: usize = 100_000;
 /// The largest `timeout` that brokers grant transactions.
 const TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
-/// The format of the value of a message.
-#[derive(Debug, Clone)]
-pub(super) enum Form {
-    Json,
-    Csv(CsvStyle),
-    /// The text of the only column.
-    Text,
-    /// Its bytes.
-    Bytes,
-}
-
 /// The parsed options of one sink.
 #[derive(Clone)]
 pub(super) struct KafkaSinkOptions {
     pub(super) servers: String,
     pub(super) topic: String,
-    pub(super) form: Form,
-    pub(super) key: Vec<String>,
-    pub(super) headers: Vec<String>,
-    pub(super) tombstones: bool,
+    pub(super) shape: Shape,
     pub(super) transactional: bool,
     pub(super) batch_rows: usize,
     pub(super) batch_interval: Duration,
@@ -186,23 +149,7 @@ impl KafkaSinkOptions {
         if topic.is_empty() || topic.len() > 249 || !topic.chars().all(plain) {
             return Err(bad_value("topic", topic, "the name of one topic"));
         }
-        let forms = [("json", 0), ("csv", 1), ("raw", 2), ("text", 2), ("bytes", 3)];
-        let form = options.choice("format", &forms)?.unwrap_or(0);
-        let csv =
-            ["delimiter", "null"].iter().find(|name| form != 1 && options.get(name).is_some());
-        if let Some(option) = csv {
-            return Err(Error::config(format!("option \"{option}\" is for format = 'csv'")));
-        }
-        let form = match form {
-            0 => Form::Json,
-            1 => Form::Csv(CsvStyle {
-                delimiter: options.ascii("delimiter")?.unwrap_or(b','),
-                header: false,
-                null: options.get("null").unwrap_or_default().into(),
-            }),
-            2 => Form::Text,
-            _ => Form::Bytes,
-        };
+        let shape = Shape::read(&options)?;
         let batch_rows = options.number::<usize>("batch_rows")?.unwrap_or(10_000);
         if !(1..=BATCH_ROWS_MAX).contains(&batch_rows) {
             let given = options.get("batch_rows").unwrap_or_default();
@@ -223,10 +170,7 @@ impl KafkaSinkOptions {
         Ok(Self {
             servers: options.required_by_sink("bootstrap.servers")?.to_owned(),
             topic: topic.to_owned(),
-            form,
-            key: options.columns("key")?,
-            headers: options.columns("headers")?,
-            tombstones: options.flag("tombstones", false)?,
+            shape,
             transactional: options.flag("transactional", true)?,
             batch_rows,
             batch_interval: options
@@ -236,72 +180,11 @@ impl KafkaSinkOptions {
             config,
         })
     }
-
-    /// Returns the indexes of the columns of the value.
-    ///
-    /// # Errors
-    /// When an option names a missing column, no column is left for the value, or the format does not support those that are.
-    pub(super) fn value_columns(&self, schema: &Schema) -> Result<Vec<usize>> {
-        for (option, names) in [("key", &self.key), ("headers", &self.headers)] {
-            for name in names {
-                if schema.field_with_name(name).is_err() {
-                    let known: Vec<&str> =
-                        schema.fields().iter().map(|f| f.name().as_str()).collect();
-                    return Err(Error::config(format!(
-                        "option \"{option}\": there is no column \"{name}\""
-                    ))
-                    .with_hint(format!("Columns: {}.", known.join(", "))));
-                }
-            }
-        }
-        let alone = matches!(self.form, Form::Text | Form::Bytes);
-        let is_left =
-            |name: &String| !(self.headers.contains(name) || alone && self.key.contains(name));
-        let left: Vec<usize> = schema
-            .fields()
-            .iter()
-            .enumerate()
-            .filter_map(|(at, field)| is_left(field.name()).then_some(at))
-            .collect();
-        if left.is_empty() {
-            return Err(Error::config("no column is left for the value of messages"));
-        }
-        if !alone {
-            return Ok(left);
-        }
-        let fits = |data_type: &DataType| match self.form {
-            Form::Bytes => matches!(
-                data_type,
-                DataType::Binary
-                    | DataType::LargeBinary
-                    | DataType::BinaryView
-                    | DataType::FixedSizeBinary(_)
-            ),
-            _ => matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
-        };
-        let (form, wanted) = match self.form {
-            Form::Bytes => ("bytes", "BYTEA"),
-            _ => ("raw", "VARCHAR"),
-        };
-        let types: Vec<String> = left
-            .iter()
-            .filter_map(|at| schema.fields().get(*at))
-            .map(|field| format!("{} {}", field.name(), sql_type(field.data_type())))
-            .collect();
-        let only = left.first().and_then(|at| schema.fields().get(*at));
-        match only.filter(|field| left.len() == 1 && fits(field.data_type())) {
-            Some(_) => Ok(left),
-            None => Err(Error::config(format!(
-                "format = '{form}' needs one {wanted} column besides key and headers, and there are {}",
-                types.join(", ")
-            ))),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Field;
+    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
 
@@ -347,7 +230,7 @@ mod tests {
             Field::new("b", DataType::Utf8, true),
             Field::new("c", DataType::Utf8, true),
         ]);
-        let of = |more: &[(&str, &str)]| read(more).unwrap().value_columns(&schema);
+        let of = |more: &[(&str, &str)]| read(more).unwrap().shape.value_columns(&schema);
         assert_eq!(of(&[("key", "a"), ("headers", "c")]).unwrap(), [0, 1]);
         assert_eq!(of(&[("key", "a"), ("headers", "c"), ("format", "raw")]).unwrap(), [1]);
         for wrong in [

@@ -23,8 +23,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::super::config::wrong;
-use super::messages::Message;
 use super::options::KafkaSinkOptions;
+use crate::broker::outgoing::Message;
 
 /// The timeout of an abort, after which the producer is discarded.
 const ABORT: Duration = Duration::from_secs(10);

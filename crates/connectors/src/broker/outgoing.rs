@@ -11,23 +11,23 @@ use arrow::util::display::FormatOptions;
 use bytes::Bytes;
 use windrow_core::{Error, Result, sql_type};
 
-use super::options::{Form, KafkaSinkOptions};
+use super::shape::{Form, Shape};
 use crate::encode::{Encoding, Packing, json_lines};
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The number of rows of the view before it.
-    pub(super) row: u64,
-    pub(super) key: Option<Bytes>,
+    pub(crate) row: u64,
+    pub(crate) key: Option<Bytes>,
     /// `None`: a tombstone.
-    pub(super) value: Option<Bytes>,
-    pub(super) headers: Vec<(Arc<str>, Option<Bytes>)>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<(Arc<str>, Option<Bytes>)>,
 }
 
 impl Message {
     /// Its size, in bytes.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = self.headers.iter().map(|(name, value)| name.len() + length(value));
         length(&self.key) + length(&self.value) + headers.sum::<usize>()
@@ -36,7 +36,7 @@ impl Message {
 
 /// Encodes rows as messages.
 #[derive(Debug, Clone)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     form: Form,
     key: Vec<usize>,
     headers: Vec<(Arc<str>, usize)>,
@@ -50,7 +50,7 @@ impl Messages {
     ///
     /// # Errors
     /// For missing columns, and types that the format does not have.
-    pub(super) fn new(schema: &SchemaRef, options: &KafkaSinkOptions) -> Result<Self> {
+    pub(crate) fn new(schema: &SchemaRef, options: &Shape) -> Result<Self> {
         let value = options.value_columns(schema)?;
         let places = |names: &[String]| -> Result<Vec<usize>> {
             names.iter().map(|name| Ok(schema.index_of(name)?)).collect()
@@ -92,7 +92,7 @@ impl Messages {
     ///
     /// # Errors
     /// When a value cannot be encoded.
-    pub(super) fn of(&self, rows: &RecordBatch, first: u64) -> Result<Vec<Message>> {
+    pub(crate) fn of(&self, rows: &RecordBatch, first: u64) -> Result<Vec<Message>> {
         let values = self.values(&rows.project(&self.value)?)?;
         let keys = match self.key.as_slice() {
             [] => vec![None; rows.num_rows()],
@@ -185,6 +185,11 @@ mod tests {
     use arrow::array::{Int64Array, StringArray};
 
     use super::*;
+    use crate::broker::shape::{DELIMITER, FORMAT, HEADERS, KEY, NULL};
+    use crate::options::{OptionDoc, StreamOptions, option};
+
+    const OPTIONS: &[OptionDoc] =
+        &[FORMAT, KEY, HEADERS, DELIMITER, NULL, option("tombstones", "", "", "")];
 
     fn rows() -> RecordBatch {
         RecordBatch::try_from_iter_with_nullable(vec![
@@ -200,12 +205,9 @@ mod tests {
     }
 
     fn messages(options: &[(&str, &str)]) -> Vec<Message> {
-        let all: Vec<_> = [("bootstrap.servers", "x:1"), ("topic", "t")]
-            .iter()
-            .chain(options)
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let options = KafkaSinkOptions::read(&all).unwrap();
+        let all: Vec<_> = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let options = StreamOptions::try_new("kafka", &all, OPTIONS).unwrap();
+        let options = Shape::read(&options).unwrap();
         Messages::new(&rows().schema(), &options).unwrap().of(&rows(), 10).unwrap()
     }
 

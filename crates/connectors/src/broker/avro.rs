@@ -1,4 +1,4 @@
-//! `format = 'avro'` of topics: its options, where the schemas of messages come from, and the columns of the stream.
+//! `format = 'avro'` of messages: its options, where the schemas of messages come from, and the columns of the stream.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::options::{OptionDoc, StreamOptions};
 use crate::schema_registry::{self, Registry, RegistryOptions};
 
 /// `avro.schema`.
-pub(super) const SCHEMA: OptionDoc = OptionDoc {
+pub(crate) const SCHEMA: OptionDoc = OptionDoc {
     name: "avro.schema",
     values: "a file, or JSON",
     default: "",
     doc: "The schema of all messages, where no schema registry has it.",
 };
 /// `avro.framing`.
-pub(super) const FRAMING: OptionDoc = OptionDoc {
+pub(crate) const FRAMING: OptionDoc = OptionDoc {
     name: "avro.framing",
     values: "'none' | 'single_object'",
     default: "none",
@@ -31,7 +31,7 @@ pub(super) const FRAMING: OptionDoc = OptionDoc {
 
 /// The parsed options.
 #[derive(Debug, Clone)]
-pub(super) enum AvroOptions {
+pub(crate) enum AvroOptions {
     /// All messages have one schema.
     Given {
         /// A path, or JSON.
@@ -43,9 +43,9 @@ pub(super) enum AvroOptions {
 
 /// How messages are read, and where their columns are.
 #[derive(Debug)]
-pub(super) struct OpenedAvro {
-    pub(super) framing: Framing,
-    pub(super) registry: Option<Arc<Registry>>,
+pub(crate) struct OpenedAvro {
+    pub(crate) framing: Framing,
+    pub(crate) registry: Option<Arc<Registry>>,
 }
 
 impl AvroOptions {
@@ -53,7 +53,7 @@ impl AvroOptions {
     ///
     /// # Errors
     /// For options that do not fit together.
-    pub(super) fn read(options: &StreamOptions<'_>) -> Result<Option<Self>> {
+    pub(crate) fn read(options: &StreamOptions<'_>) -> Result<Option<Self>> {
         let format = options.get("format").unwrap_or_default();
         if !format.trim().eq_ignore_ascii_case("avro") {
             let all = [
@@ -92,7 +92,7 @@ impl AvroOptions {
     ///
     /// # Errors
     /// When the schema cannot be read or used, or the registry may not be reached.
-    pub(super) async fn open(&self, env: &ConnectorEnv) -> Result<OpenedAvro> {
+    pub(crate) async fn open(&self, env: &ConnectorEnv) -> Result<OpenedAvro> {
         match self {
             Self::Registry(options) => {
                 let registry = Arc::new(Registry::open(options.clone(), env)?);
@@ -130,7 +130,7 @@ impl OpenedAvro {
     }
 
     /// Returns the columns that the schema has.
-    pub(super) async fn columns(&self, topic: Option<&str>) -> Result<SchemaRef> {
+    pub(crate) async fn columns(&self, topic: Option<&str>) -> Result<SchemaRef> {
         let (of, schema) = match (&self.framing, self.subject(topic)) {
             (Framing::None(schema) | Framing::SingleObject(schema), _) => {
                 ("the schema".to_owned(), Arc::clone(schema))
@@ -156,7 +156,7 @@ impl OpenedAvro {
     ///
     /// # Errors
     /// When the only schema of the stream does not have the columns.
-    pub(super) async fn differs(
+    pub(crate) async fn differs(
         &self,
         topic: Option<&str>,
         messages: &MessageSettings,

@@ -1,4 +1,4 @@
-//! The body of a request as a template: `{"text": "${name} is late", "since": ${ts}}`.
+//! Texts with the values of columns, such as the body of a request or the subject of a message: `{"text": "${name} is late", "since": ${ts}}`.
 //!
 //! In a template of JSON, a value that stands in a text is written into that text, escaped; a value that stands by itself is
 //! written as JSON, a text with its quotes. So the body is JSON whatever the values. In other templates values are written as
@@ -30,14 +30,18 @@ enum Form {
 
 /// A template whose columns are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Template(Vec<Piece>);
+pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
     /// Parses a template for rows of these columns.
     ///
     /// # Errors
     /// For an unknown column, an open `${`, and one of JSON that is not JSON.
-    pub(super) fn parse(text: &str, schema: &Schema, is_json: bool) -> Result<Self> {
+    pub(crate) fn parse(
+        (option, text): (&str, &str),
+        schema: &Schema,
+        is_json: bool,
+    ) -> Result<Self> {
         let mut pieces = vec![];
         let mut plain = String::new();
         let (mut in_text, mut escaped) = (false, false);
@@ -50,8 +54,10 @@ impl Template {
             }
             if let Some(after) = rest.strip_prefix("${") {
                 let Some((name, after)) = after.split_once('}') else {
-                    return Err(Error::config("option \"body\": a \"${\" is never closed")
-                        .with_hint("Write ${column}; $${ for the characters ${ themselves."));
+                    return Err(Error::config(format!(
+                        "option \"{option}\": a \"${{\" is never closed"
+                    ))
+                    .with_hint("Write ${column}; $${ for the characters ${ themselves."));
                 };
                 let form = match (is_json, in_text) {
                     (false, _) => Form::Plain,
@@ -59,7 +65,7 @@ impl Template {
                     (true, true) => Form::InText,
                 };
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                pieces.push(Piece::Value { column: column(schema, name.trim())?, form });
+                pieces.push(Piece::Value { column: column(option, schema, name.trim())?, form });
                 rest = after;
                 continue;
             }
@@ -73,13 +79,13 @@ impl Template {
         pieces.push(Piece::Text(plain));
         let template = Self(pieces);
         if is_json {
-            template.check_json()?;
+            template.check_json(option)?;
         }
         Ok(template)
     }
 
     /// Checks that the template is JSON with any values.
-    fn check_json(&self) -> Result<()> {
+    fn check_json(&self, option: &str) -> Result<()> {
         let with = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
             Piece::Value { form: Form::Json, .. } => "null".to_owned(),
@@ -88,7 +94,7 @@ impl Template {
         let sample: String = self.0.iter().map(with).collect();
         let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&sample);
         parsed.map(|_| ()).map_err(|e| {
-            Error::config(format!("option \"body\" is not JSON: {e}")).with_hint(
+            Error::config(format!("option \"{option}\" is not JSON: {e}")).with_hint(
                 "Write a JSON object such as {\"text\": \"${name} is late\"}, or give another content_type.",
             )
         })
@@ -98,7 +104,7 @@ impl Template {
     ///
     /// # Errors
     /// When JSON does not have the type of a column.
-    pub(super) fn fill(&self, rows: &RecordBatch) -> Result<Vec<String>> {
+    pub(crate) fn fill(&self, rows: &RecordBatch) -> Result<Vec<String>> {
         let mut bodies = vec![String::new(); rows.num_rows()];
         for piece in &self.0 {
             match piece {
@@ -148,11 +154,11 @@ fn values(column: &ArrayRef) -> Result<Vec<String>> {
         .collect()
 }
 
-fn column(schema: &Schema, name: &str) -> Result<usize> {
+fn column(option: &str, schema: &Schema, name: &str) -> Result<usize> {
     let found = schema.index_of(name);
     found.or_else(|_| schema.index_of(&name.to_lowercase())).map_err(|_| {
         let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        Error::config(format!("option \"body\": there is no column \"{name}\""))
+        Error::config(format!("option \"{option}\": there is no column \"{name}\""))
             .with_hint(format!("Known columns: {}.", known.join(", ")))
     })
 }
@@ -184,7 +190,10 @@ mod tests {
     }
 
     fn filled(template: &str, is_json: bool) -> Vec<String> {
-        Template::parse(template, &rows().schema(), is_json).unwrap().fill(&rows()).unwrap()
+        Template::parse(("body", template), &rows().schema(), is_json)
+            .unwrap()
+            .fill(&rows())
+            .unwrap()
     }
 
     #[test]
@@ -219,7 +228,7 @@ mod tests {
         for wrong in
             ["{\"a\": ${nope}}", "{\"a\": ${n", "{\"a\": ${n}", "${n} late", "{\"a\" ${n}}", ""]
         {
-            let error = Template::parse(wrong, &rows().schema(), true).unwrap_err();
+            let error = Template::parse(("body", wrong), &rows().schema(), true).unwrap_err();
             assert!(error.message().starts_with("option \"body\""), "{wrong}: {error}");
         }
     }

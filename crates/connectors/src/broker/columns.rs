@@ -1,5 +1,6 @@
-//! The columns of a stream: those of a message's value, and those of what else it carries (`METADATA FROM '…'`).
+//! The columns of a stream of messages: those of a message's value, and those of what else it carries (`METADATA FROM '…'`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -8,42 +9,59 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, Headers};
 use windrow_core::{Error, Result, sql_type};
 
 use crate::Declared;
 
-/// What a message carries besides its value.
+/// What a message can carry besides its value. Which of it, and by which names, depends on the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Metadata {
+pub(crate) enum Metadata {
+    /// Text or bytes that the producer chose.
     Key,
+    /// Names with values, as an object of JSON.
     Headers,
+    /// The number of a partition.
     Partition,
+    /// A number that grows within a partition.
     Offset,
+    /// When the producer or the broker had it.
     Timestamp,
+    /// The topic, subject, stream or shard.
     Topic,
+    /// A position that is no number.
+    Id,
 }
 
-const KINDS: &[(&str, Metadata)] = &[
-    ("key", Metadata::Key),
-    ("headers", Metadata::Headers),
-    ("partition", Metadata::Partition),
-    ("offset", Metadata::Offset),
-    ("timestamp", Metadata::Timestamp),
-    ("topic", Metadata::Topic),
-];
+/// The names by which `METADATA FROM '…'` knows what the messages of a broker carry.
+pub(crate) type Names = &'static [(&'static str, Metadata)];
+
+/// What a message carries.
+pub(crate) enum Carried<'a> {
+    /// It does not carry it.
+    Nothing,
+    Text(Cow<'a, str>),
+    Bytes(&'a [u8]),
+    Number(i64),
+    /// A time since 1970 in this unit.
+    Time(i64, TimeUnit),
+}
+
+/// A message with metadata.
+pub(crate) trait Carries {
+    /// Returns what it carries of this kind.
+    fn carried(&self, what: Metadata) -> Carried<'_>;
+}
 
 impl Metadata {
     /// Finds it by its name, for a column.
     ///
     /// # Errors
     /// When there is none of this name, or the column cannot hold it.
-    fn of(name: &str, field: &Field) -> Result<Self> {
+    fn of(name: &str, field: &Field, names: Names) -> Result<Self> {
         let column = field.name();
-        let Some((_, kind)) = KINDS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known))
+        let Some((_, kind)) = names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known))
         else {
-            let known: Vec<String> = KINDS.iter().map(|(known, _)| format!("'{known}'")).collect();
+            let known: Vec<String> = names.iter().map(|(known, _)| format!("'{known}'")).collect();
             return Err(Error::config(format!(
                 "column \"{column}\": a message has no metadata '{name}'"
             ))
@@ -54,7 +72,7 @@ impl Metadata {
             matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
         let (fits, types) = match kind {
             Self::Key => (is_text || is_bytes(data_type), "VARCHAR or BYTEA"),
-            Self::Headers | Self::Topic => (is_text, "VARCHAR"),
+            Self::Headers | Self::Topic | Self::Id => (is_text, "VARCHAR"),
             Self::Partition => {
                 (matches!(data_type, DataType::Int32 | DataType::Int64), "INTEGER or BIGINT")
             }
@@ -86,10 +104,10 @@ enum Place {
 
 /// The columns of a stream and where they come from.
 #[derive(Debug)]
-pub(super) struct Columns {
-    pub(super) schema: SchemaRef,
+pub(crate) struct Columns {
+    pub(crate) schema: SchemaRef,
     /// The columns of the value.
-    pub(super) value: SchemaRef,
+    pub(crate) value: SchemaRef,
     places: Vec<Place>,
 }
 
@@ -99,8 +117,9 @@ impl Columns {
     ///
     /// # Errors
     /// When no columns are declared, and when a column cannot hold what it is declared to.
-    pub(super) fn new(
+    pub(crate) fn new(
         declared: &Declared,
+        (connector, names): (&str, Names),
         alone: Option<DataType>,
         of_schema: Option<&SchemaRef>,
     ) -> Result<Self> {
@@ -108,14 +127,14 @@ impl Columns {
             (Some(schema), _) => Arc::clone(schema),
             (None, Some(alone)) => Arc::new(Schema::new(vec![Field::new("value", alone, true)])),
             (None, None) => {
-                return Err(Error::config("a stream with connector \"kafka\" needs columns")
+                return Err(Error::config(format!("a stream with connector \"{connector}\" needs columns"))
                     .with_hint("Declare them: CREATE STREAM s (a INT, ts TIMESTAMP METADATA FROM 'timestamp') WITH (…)."));
             }
         };
         let (mut value, mut places) = (vec![], vec![]);
         for field in schema.fields() {
             match declared.metadata.iter().find(|(column, _)| column == field.name()) {
-                Some((_, name)) => places.push(Place::Metadata(Metadata::of(name, field)?)),
+                Some((_, name)) => places.push(Place::Metadata(Metadata::of(name, field, names)?)),
                 None => {
                     places.push(Place::Value(value.len()));
                     value.push(Arc::clone(field));
@@ -126,7 +145,7 @@ impl Columns {
     }
 
     /// The wanted columns of the value.
-    pub(super) fn of_value(&self, projection: &[usize]) -> Vec<usize> {
+    pub(crate) fn of_value(&self, projection: &[usize]) -> Vec<usize> {
         let places = projection.iter().filter_map(|column| self.places.get(*column));
         places
             .filter_map(|place| match place {
@@ -137,7 +156,7 @@ impl Columns {
     }
 
     /// Returns builders of the metadata. All declared columns that can be wrong are checked, whatever is read.
-    pub(super) fn builders(&self, projection: &[usize], nulls: bool) -> Vec<MetadataColumn> {
+    pub(crate) fn builders(&self, projection: &[usize], nulls: bool) -> Vec<MetadataColumn> {
         let places = self.places.iter().zip(self.schema.fields()).enumerate();
         places
             .filter_map(|(index, (place, field))| {
@@ -157,7 +176,7 @@ impl Columns {
     }
 
     /// Joins the columns of the value with the metadata, as a query wants them.
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         projection: &[usize],
         value: &[ArrayRef],
@@ -185,7 +204,7 @@ impl Values {
     fn of(kind: Metadata, data_type: &DataType) -> Self {
         match kind {
             Metadata::Key if is_bytes(data_type) => Self::Bytes(BinaryBuilder::new()),
-            Metadata::Key | Metadata::Headers | Metadata::Topic => {
+            Metadata::Key | Metadata::Headers | Metadata::Topic | Metadata::Id => {
                 Self::Text(StringViewBuilder::new())
             }
             Metadata::Partition | Metadata::Offset | Metadata::Timestamp => {
@@ -197,7 +216,7 @@ impl Values {
 
 /// A column of metadata that is being built.
 #[derive(Debug)]
-pub(super) struct MetadataColumn {
+pub(crate) struct MetadataColumn {
     kind: Metadata,
     field: Arc<Field>,
     /// Whether what is wrong becomes NULL.
@@ -208,7 +227,7 @@ pub(super) struct MetadataColumn {
 
 impl MetadataColumn {
     /// Appends the value of a message; returns why the message is a bad row.
-    pub(super) fn push(&mut self, message: &BorrowedMessage<'_>) -> Option<String> {
+    pub(crate) fn push(&mut self, message: &impl Carries) -> Option<String> {
         let pushed = self.value(message);
         let why = match pushed {
             Ok(true) => return None,
@@ -232,41 +251,29 @@ impl MetadataColumn {
     }
 
     /// Appends the value; `false`: the message has none.
-    fn value(&mut self, message: &BorrowedMessage<'_>) -> Result<bool, String> {
-        match (&mut self.values, self.kind) {
-            (Values::Bytes(bytes), _) => {
-                let Some(key) = message.key() else { return Ok(false) };
-                bytes.append_value(key);
-            }
-            (Values::Text(text), Metadata::Key) => {
-                let Some(key) = message.key() else { return Ok(false) };
-                let key = std::str::from_utf8(key).map_err(|e| {
+    fn value(&mut self, message: &impl Carries) -> Result<bool, String> {
+        let what = self.field.name();
+        match (&mut self.values, message.carried(self.kind)) {
+            (_, Carried::Nothing) => return Ok(false),
+            (Values::Bytes(bytes), Carried::Bytes(value)) => bytes.append_value(value),
+            (Values::Bytes(bytes), Carried::Text(value)) => bytes.append_value(value.as_bytes()),
+            (Values::Text(text), Carried::Text(value)) => text.append_value(value),
+            (Values::Text(text), Carried::Bytes(value)) => {
+                let value = std::str::from_utf8(value).map_err(|e| {
                     format!("the key is not valid UTF-8 at its byte {}", e.valid_up_to())
                 })?;
-                text.append_value(key);
+                text.append_value(value);
             }
-            (Values::Text(text), Metadata::Topic) => text.append_value(message.topic()),
-            (Values::Text(text), _) => {
-                let Some(headers) = message.headers() else { return Ok(false) };
-                text.append_value(as_json(headers));
-            }
-            (Values::Numbers(numbers), Metadata::Partition) => {
-                numbers.append_value(message.partition().into());
-            }
-            (Values::Numbers(numbers), Metadata::Offset) => numbers.append_value(message.offset()),
-            (Values::Numbers(numbers), _) => {
-                let Some(millis) = message.timestamp().to_millis() else { return Ok(false) };
-                let ticks = match self.field.data_type() {
-                    DataType::Timestamp(TimeUnit::Second, _) => Some(millis.div_euclid(1000)),
-                    DataType::Timestamp(TimeUnit::Microsecond, _) => millis.checked_mul(1_000),
-                    DataType::Timestamp(TimeUnit::Nanosecond, _) => millis.checked_mul(1_000_000),
-                    _ => Some(millis),
-                };
+            (Values::Numbers(numbers), Carried::Number(value)) => numbers.append_value(value),
+            (Values::Numbers(numbers), Carried::Time(time, unit)) => {
+                let ticks = in_unit(time, unit, self.field.data_type());
                 let out = || {
-                    format!("{millis} ms are out of range for {}", sql_type(self.field.data_type()))
+                    let (unit, to) = (unit_name(unit), sql_type(self.field.data_type()));
+                    format!("{time} {unit} are out of range for {to}")
                 };
                 numbers.append_value(ticks.ok_or_else(out)?);
             }
+            _ => return Err(format!("the metadata of \"{what}\" has another type")),
         }
         Ok(true)
     }
@@ -275,7 +282,7 @@ impl MetadataColumn {
     ///
     /// # Errors
     /// Never in practice: types were checked.
-    pub(super) fn finish(&mut self) -> Result<Option<ArrayRef>> {
+    pub(crate) fn finish(&mut self) -> Result<Option<ArrayRef>> {
         let to = self.field.data_type();
         let array: ArrayRef = match &mut self.values {
             Values::Text(text) => Arc::new(text.finish()),
@@ -319,18 +326,45 @@ impl MetadataColumn {
     }
 }
 
+/// Converts a time into the ticks of a column; `None`: it is out of range.
+fn in_unit(time: i64, unit: TimeUnit, to: &DataType) -> Option<i64> {
+    let per_second = |unit| match unit {
+        TimeUnit::Second => 1_i64,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    let DataType::Timestamp(wanted, _) = to else { return Some(time) };
+    let (from, to) = (per_second(unit), per_second(*wanted));
+    match to >= from {
+        true => time.checked_mul(to / from),
+        false => Some(time.div_euclid(from / to)),
+    }
+}
+
+fn unit_name(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "s",
+        TimeUnit::Millisecond => "ms",
+        TimeUnit::Microsecond => "µs",
+        TimeUnit::Nanosecond => "ns",
+    }
+}
+
 /// Headers as an object of JSON, in their order; a name may occur more than once. A value that is not UTF-8 is its bytes
 /// in hexadecimal.
-fn as_json<H: Headers>(headers: &H) -> String {
+pub(crate) fn headers_json<'a>(
+    headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut json = String::from("{");
-    for header in headers.iter() {
+    for (name, value) in headers {
         if json.len() > 1 {
             json.push(',');
         }
-        json.push_str(&quoted(header.key));
+        json.push_str(&quoted(name));
         json.push(':');
-        match header.value.map(|value| (value, std::str::from_utf8(value))) {
+        match value.map(|value| (value, std::str::from_utf8(value))) {
             None => json.push_str("null"),
             Some((_, Ok(text))) => json.push_str(&quoted(text)),
             Some((bytes, Err(_))) => {
@@ -347,16 +381,29 @@ fn as_json<H: Headers>(headers: &H) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdkafka::message::{Header, OwnedHeaders};
+
+    const NAMES: Names = &[
+        ("key", Metadata::Key),
+        ("partition", Metadata::Partition),
+        ("offset", Metadata::Offset),
+        ("timestamp", Metadata::Timestamp),
+    ];
 
     #[test]
     fn headers_are_an_object() {
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: "a\"b", value: Some("ü\n") })
-            .insert(Header { key: "n", value: None::<&[u8]> })
-            .insert(Header { key: "n", value: Some(&[0xff_u8, 0x0a][..]) });
-        assert_eq!(as_json(&headers), r#"{"a\"b":"ü\n","n":null,"n":"0xff0a"}"#);
-        assert_eq!(as_json(&OwnedHeaders::new()), "{}");
+        let headers =
+            [("a\"b", Some("ü\n".as_bytes())), ("n", None), ("n", Some(&[0xff_u8, 0x0a][..]))];
+        let json = headers_json(headers.into_iter());
+        assert_eq!(json, r#"{"a\"b":"ü\n","n":null,"n":"0xff0a"}"#);
+        assert_eq!(headers_json(std::iter::empty()), "{}");
+    }
+
+    #[test]
+    fn times_are_converted() {
+        let to = |unit| DataType::Timestamp(unit, None);
+        assert_eq!(in_unit(-1, TimeUnit::Nanosecond, &to(TimeUnit::Second)), Some(-1));
+        assert_eq!(in_unit(5, TimeUnit::Second, &to(TimeUnit::Microsecond)), Some(5_000_000));
+        assert_eq!(in_unit(i64::MAX, TimeUnit::Second, &to(TimeUnit::Millisecond)), None);
     }
 
     #[test]
@@ -368,7 +415,7 @@ mod tests {
                 metadata: vec![("c".to_owned(), name.to_owned())],
                 ..Declared::default()
             };
-            Columns::new(&declared, None, None)
+            Columns::new(&declared, ("kafka", NAMES), None, None)
         };
         for (name, data_type) in [
             ("key", DataType::Utf8View),
