@@ -30,6 +30,7 @@ mod kept_insert;
 mod live;
 mod memory;
 mod messages;
+mod models;
 mod nexmark;
 mod panics;
 mod postgres;
@@ -70,6 +71,7 @@ fn main() {
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());
+    trials.extend(models::trials());
     trials.extend(steady::trials());
     trials.extend(messages::trials());
     trials.extend(binary::trials());

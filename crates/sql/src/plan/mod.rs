@@ -47,6 +47,7 @@ mod pattern_clause;
 mod pattern_compile;
 mod pattern_slots;
 mod pieces;
+mod prediction;
 mod projections;
 mod ranges;
 mod relation;
@@ -90,6 +91,7 @@ pub use flow::{
 pub use names::PlannerNames;
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
+pub use prediction::prediction;
 use relation::ContinuousScan;
 pub use relation::{EventTime, POSITION_COLUMN, StreamRelation, ToEnd};
 pub use sample::positions;
