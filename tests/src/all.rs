@@ -31,6 +31,7 @@ mod kept_insert;
 mod live;
 mod memory;
 mod messages;
+mod models;
 mod nexmark;
 mod panics;
 mod postgres;
@@ -71,6 +72,7 @@ fn main() {
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());
+    trials.extend(models::trials());
     trials.extend(steady::trials());
     trials.extend(messages::trials());
     trials.extend(binary::trials());

@@ -21,6 +21,7 @@ const FORMS: &[(&str, &str)] = &[
         "CREATE MATERIALIZED VIEW",
         "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (option = 'value', …)] AS query [EMIT …]",
     ),
+    ("CREATE MODEL", "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name WITH (path = 'file.onnx')"),
     (
         "CREATE STREAM",
         "CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name (\n    \
@@ -40,7 +41,7 @@ const FORMS: &[(&str, &str)] = &[
     ("DESCRIBE", "DESCRIBE name | 'file'"),
     (
         "DROP",
-        "DROP STREAM | VIEW | MATERIALIZED VIEW | SINK | FUNCTION | TABLE [IF EXISTS] name, … [CASCADE]",
+        "DROP STREAM | VIEW | MATERIALIZED VIEW | SINK | FUNCTION | MODEL | TABLE [IF EXISTS] name, … [CASCADE]",
     ),
     (
         "EXPLAIN",
@@ -65,7 +66,7 @@ const FORMS: &[(&str, &str)] = &[
     ("SET", "SET name = value"),
     (
         "SHOW",
-        "SHOW STREAMS | VIEWS | MATERIALIZED VIEWS | TABLES | QUERIES | WATERMARKS | WINDOWS | FUNCTIONS | DATABASES | \
+        "SHOW STREAMS | VIEWS | MATERIALIZED VIEWS | TABLES | QUERIES | WATERMARKS | WINDOWS | FUNCTIONS | MODELS | DATABASES | \
          SCHEMAS\n\
          SHOW CREATE name",
     ),

@@ -3,12 +3,13 @@
 //! DataFusion's schema provider (`tables`) has the tables that the planner scans; this catalog has the objects behind
 //! them: streams, the queries of views, the text of each definition. `guarded` is the catalog as one user sees it.
 //!
-//! Sinks and functions share a namespace with tables: each is represented by a table that cannot be read.
+//! Sinks, functions and models share a namespace with tables: each is represented by a table that cannot be read.
 //!
 //! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
 pub(crate) mod guarded;
 mod materialized;
+pub(crate) mod models;
 pub(crate) mod overlaid;
 mod reads;
 mod rowless;
@@ -30,6 +31,7 @@ use windrow_stream::Stream;
 use windrow_stream::repeated::repeated;
 
 pub(crate) use self::materialized::Materialized;
+use self::models::{ModelObject, ModelPins};
 pub(crate) use self::reads::streams_read;
 pub(crate) use self::rowless::Rowless;
 pub(crate) use self::sink_text::masked;
@@ -46,6 +48,8 @@ pub(crate) struct Catalog {
     broken: Mutex<BTreeMap<String, Broken>>,
     /// Rows of streams that were lost, by the streams.
     lost: Mutex<BTreeMap<String, Vec<LostRows>>>,
+    /// The versions of models that objects use, by the objects.
+    pins: Mutex<BTreeMap<String, ModelPins>>,
     /// Materialized views that are being rebuilt beside the old ones.
     rebuilding: Mutex<BTreeSet<String>>,
 }
@@ -80,7 +84,7 @@ struct Entry {
     text: String,
     /// The streams and views that it reads.
     reads: Vec<String>,
-    /// The user-defined functions that its statement calls.
+    /// The user-defined functions and the models that its statement calls.
     calls: Vec<String>,
 }
 
@@ -97,6 +101,8 @@ pub(crate) enum Object {
     Sink(Arc<SinkObject>),
     /// A function.
     Function(Arc<UserFunction>),
+    /// A model.
+    Model(Arc<ModelObject>),
 }
 
 impl Object {
@@ -108,6 +114,7 @@ impl Object {
             Self::Materialized(_) => "materialized view",
             Self::Sink(_) => "sink",
             Self::Function(_) => "function",
+            Self::Model(_) => "model",
         }
     }
 }
@@ -120,6 +127,7 @@ impl Catalog {
             objects: Mutex::default(),
             broken: Mutex::default(),
             lost: Mutex::default(),
+            pins: Mutex::default(),
             rebuilding: Mutex::default(),
         }
     }
@@ -280,7 +288,8 @@ impl Catalog {
                 !view.bounded && view.reads.iter().all(ends)
             }
             Some(Object::Stream(stream)) => stream.push().is_some(),
-            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => false,
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+            | None => false,
         }
     }
 
@@ -321,9 +330,11 @@ impl Catalog {
     pub(crate) fn sinks(&self) -> Vec<Arc<SinkObject>> {
         let sink = |object| match object {
             Object::Sink(sink) => Some(sink),
-            Object::Stream(_) | Object::View | Object::Materialized(_) | Object::Function(_) => {
-                None
-            }
+            Object::Stream(_)
+            | Object::View
+            | Object::Materialized(_)
+            | Object::Function(_)
+            | Object::Model(_) => None,
         };
         self.all().into_iter().filter_map(sink).collect()
     }
@@ -333,14 +344,14 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// Returns the names of the objects that read an object, or call a function. They include objects that call it and
+    /// Returns the names of the objects that read an object, or call a function or a model. They include objects that call it and
     /// could not be opened, since their state was computed with it.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
         let readers =
             objects.iter().filter(|(_, e)| e.reads.iter().chain(&e.calls).any(|r| r == name));
         let mut readers: Vec<String> = readers.map(|(n, _)| n.clone()).collect();
-        if matches!(objects.get(name).map(|e| &e.object), Some(Object::Function(_))) {
+        if objects.get(name).is_some_and(is_called) {
             let broken = self.broken.lock();
             let callers = broken.iter().filter(|(_, b)| names_called(&b.text).contains(name));
             readers.extend(callers.map(|(n, _)| n.clone()));
@@ -358,6 +369,47 @@ impl Catalog {
         functions.collect()
     }
 
+    /// Returns the models, in order of name.
+    pub(crate) fn models(&self) -> Vec<Arc<ModelObject>> {
+        let objects = self.objects.lock();
+        let models = objects.values().filter_map(|e| match &e.object {
+            Object::Model(model) => Some(Arc::clone(model)),
+            _ => None,
+        });
+        models.collect()
+    }
+
+    /// Returns the model of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn model(&self, name: &str) -> Result<Arc<ModelObject>> {
+        match self.get(name) {
+            Some(Object::Model(model)) => Ok(model),
+            Some(other) => {
+                Err(Error::sql(format!("\"{name}\" is a {}, not a model", other.kind())))
+            }
+            None => Err(self.missing("model", name)),
+        }
+    }
+
+    /// Notes which versions of models an object uses that is about to be added.
+    pub(crate) fn pin(&self, name: &str, models: ModelPins) {
+        let mut pins = self.pins.lock();
+        match models.is_empty() {
+            true => pins.remove(name),
+            false => pins.insert(name.to_owned(), models),
+        };
+    }
+
+    /// Returns the objects that use a model, with the version that each uses, in order of name.
+    pub(crate) fn users_of(&self, model: &str) -> Vec<(String, u64)> {
+        let users = self.readers(model);
+        let pins = self.pins.lock();
+        let version = |user: &String| pins.get(user).and_then(|pins| pins.get(model)).copied();
+        users.into_iter().filter_map(|user| version(&user).map(|version| (user, version))).collect()
+    }
+
     /// Removes an object or a reference table. The query of a materialized view is stopped; followers of its rows get an
     /// error, since the rows they have are incomplete.
     ///
@@ -366,6 +418,7 @@ impl Catalog {
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let entry = self.objects.lock().remove(name);
         self.lost.lock().remove(name);
+        self.pins.lock().remove(name);
         match entry.map(|entry| entry.object) {
             Some(Object::Materialized(view)) => {
                 view.log.fail(Arc::new(dropped("view", name)));
@@ -376,7 +429,8 @@ impl Catalog {
                     push.log.fail(Arc::new(dropped("stream", name)));
                 }
             }
-            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => {}
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+            | None => {}
         }
         self.schema.deregister_table(name).map(|_| ()).map_err(from_datafusion)
     }
@@ -386,7 +440,8 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.bounded,
             Some(Object::Stream(stream)) => stream.is_bounded(),
-            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => true,
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+            | None => true,
         }
     }
 
@@ -395,7 +450,8 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.reads.iter().all(|n| self.is_replayable(n)),
             Some(Object::Stream(stream)) => stream.replayable,
-            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => true,
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+            | None => true,
         }
     }
 
@@ -456,7 +512,13 @@ impl Catalog {
     pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
         reads.iter().try_for_each(|name| match self.get(name) {
             Some(Object::Materialized(view)) => view.check(),
-            Some(Object::Stream(_) | Object::View | Object::Sink(_) | Object::Function(_))
+            Some(
+                Object::Stream(_)
+                | Object::View
+                | Object::Sink(_)
+                | Object::Function(_)
+                | Object::Model(_),
+            )
             | None => Ok(()),
         })
     }
@@ -472,18 +534,22 @@ impl Streams for Catalog {
     }
 }
 
-/// Returns the user-defined functions that a statement calls.
+/// Whether an object is one that statements call.
+fn is_called(entry: &Entry) -> bool {
+    matches!(entry.object, Object::Function(_) | Object::Model(_))
+}
+
+/// Returns the user-defined functions and models that a statement calls.
 fn calls(objects: &BTreeMap<String, Entry>, text: &str) -> Vec<String> {
-    let is_function = |e: &Entry| matches!(e.object, Object::Function(_));
-    if !objects.values().any(is_function) {
+    if !objects.values().any(is_called) {
         return vec![];
     }
     let names = names_called(text).into_iter();
-    names.filter(|name| objects.get(name).is_some_and(is_function)).collect()
+    names.filter(|name| objects.get(name).is_some_and(is_called)).collect()
 }
 
-/// Returns the names of all functions that a statement calls.
-fn names_called(text: &str) -> BTreeSet<String> {
+/// Returns the names of all functions and models that a statement calls.
+pub(crate) fn names_called(text: &str) -> BTreeSet<String> {
     let statements = parse_kept(text).unwrap_or_default();
     statements.iter().flat_map(|parsed| called(&parsed.statement)).collect()
 }

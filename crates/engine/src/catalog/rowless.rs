@@ -1,4 +1,4 @@
-//! The table of an object that has a name among tables and cannot be read: a sink, a function.
+//! The table of an object that has a name among tables and cannot be read: a sink, a function, a model.
 
 use std::sync::Arc;
 
@@ -36,6 +36,17 @@ impl Rowless {
             schema: Arc::new(Schema::empty()),
             message: format!("\"{name}\" is a function, it has no rows"),
             hint: format!("Call it in an expression: SELECT {name}(…)."),
+        }
+    }
+}
+
+impl Rowless {
+    /// The table of a model.
+    pub(crate) fn of_model(name: &str) -> Self {
+        Self {
+            schema: Arc::new(Schema::empty()),
+            message: format!("\"{name}\" is a model, it has no rows"),
+            hint: format!("Call it in an expression: SELECT predict({name}, …)."),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! after the file has; a file that does not match its checksum, or belongs to another directory, is an error and is never
 //! overwritten.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,10 +53,12 @@ pub(crate) enum Kind {
     Sink,
     /// A function.
     Function,
+    /// A model.
+    Model,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Stream,
         Self::View,
         Self::MaterializedView,
@@ -63,6 +66,7 @@ impl Kind {
         Self::Insert,
         Self::Sink,
         Self::Function,
+        Self::Model,
     ];
 
     /// Returns its name in the file.
@@ -75,6 +79,7 @@ impl Kind {
             Self::Insert => "insert",
             Self::Sink => "sink",
             Self::Function => "function",
+            Self::Model => "model",
         }
     }
 }
@@ -94,12 +99,21 @@ pub(crate) enum Part {
     Sink,
     /// The reference tables of a view, as of its creation.
     Reference,
+    /// The versions of a model.
+    Model,
 }
 
 impl Part {
     /// All kinds.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Stream, Self::View, Self::Checkpoints, Self::Table, Self::Sink, Self::Reference];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Stream,
+        Self::View,
+        Self::Checkpoints,
+        Self::Table,
+        Self::Sink,
+        Self::Reference,
+        Self::Model,
+    ];
 
     /// Returns its name in the file, which is also the folder that it is in.
     pub(crate) fn as_str(self) -> &'static str {
@@ -110,6 +124,7 @@ impl Part {
             Self::Table => "tables",
             Self::Sink => "sinks",
             Self::Reference => "reference",
+            Self::Model => "models",
         }
     }
 }
@@ -150,6 +165,10 @@ pub(crate) struct Definition {
     /// Whether columns without an alias are called by the text of their expression. In definitions of earlier versions they
     /// have the planner's names.
     pub(crate) named_by_text: bool,
+    /// The newest version of a model; 0 of other objects.
+    pub(crate) version: u64,
+    /// The versions of the models that it uses, by name.
+    pub(crate) models: BTreeMap<String, u64>,
 }
 
 impl Definition {
@@ -165,6 +184,8 @@ impl Definition {
             parts: vec![],
             lost: vec![],
             named_by_text: true,
+            version: 0,
+            models: BTreeMap::new(),
         }
     }
 
@@ -263,20 +284,20 @@ impl Definitions {
         kind: Kind,
         sql: &str,
     ) -> Result<Definition> {
-        self.replace_at(old, name, kind, sql, None)
+        self.replace_using(old, (name, kind, sql), None, BTreeMap::new())
     }
 
-    /// Removes the objects `old`, as far as they exist, and adds one whose relative paths are relative to `base`, atomically.
+    /// Removes the objects `old`, as far as they exist, and adds one whose relative paths are relative to `base`, and that uses
+    /// these versions of models, atomically.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing has changed.
-    pub(crate) fn replace_at(
+    pub(crate) fn replace_using(
         &self,
         old: &[&str],
-        name: &str,
-        kind: Kind,
-        sql: &str,
+        (name, kind, sql): (&str, Kind, &str),
         base: Option<&str>,
+        models: BTreeMap<String, u64>,
     ) -> Result<Definition> {
         let mut state = self.state.lock();
         let id = state.next_id;
@@ -288,7 +309,7 @@ impl Definitions {
             return Err(Error::new(ErrorKind::Exists, format!("\"{name}\" exists already")));
         }
         let base = base.map(str::to_owned);
-        let added = Definition { dir, base, ..Definition::new(id, name, kind, sql) };
+        let added = Definition { dir, base, models, ..Definition::new(id, name, kind, sql) };
         new.objects.push(added.clone());
         self.write(&new)?;
         *state = new;
@@ -337,6 +358,20 @@ impl Definitions {
     #[cfg(test)]
     pub(crate) fn name_as_before(&self, name: &str) -> Result<()> {
         self.change(|o| o.name == name, |object| object.named_by_text = false)
+    }
+
+    /// Records a new version of a model, and the statement that created it.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn note_version(&self, name: &str, version: u64, sql: &str) -> Result<()> {
+        self.change(
+            |o| o.name == name,
+            |object| {
+                object.version = version;
+                sql.clone_into(&mut object.sql);
+            },
+        )
     }
 
     /// Records the parts of an object that have been created.
@@ -489,6 +524,13 @@ impl State {
             hasher.update(&object.id.to_le_bytes());
             let texts = [&object.name, object.kind.as_str(), &object.sql, &object.dir];
             let names = object.named_by_text.then_some(NAMED_BY_TEXT);
+            if object.version > 0 {
+                hasher.update(&object.version.to_le_bytes());
+            }
+            for (model, version) in &object.models {
+                hasher.update(model.as_bytes());
+                hasher.update(&version.to_le_bytes());
+            }
             for text in texts.into_iter().chain(object.base.as_deref()).chain(names) {
                 hasher.update(&(text.len() as u64).to_le_bytes());
                 hasher.update(text.as_bytes());
@@ -508,6 +550,12 @@ impl Definition {
             }
             if self.named_by_text {
                 object.insert("names".to_owned(), json!(NAMED_BY_TEXT));
+            }
+            if self.version > 0 {
+                object.insert("version".to_owned(), json!(self.version));
+            }
+            if !self.models.is_empty() {
+                object.insert("models".to_owned(), json!(self.models));
             }
             if !self.parts.is_empty() {
                 let parts: Vec<&str> = self.parts.iter().map(|part| part.as_str()).collect();
@@ -541,6 +589,14 @@ impl Definition {
             named_by_text: match object.get("names") {
                 Some(names) => names.as_str()? == NAMED_BY_TEXT,
                 None => false,
+            },
+            version: match object.get("version") {
+                Some(version) => version.as_u64()?,
+                None => 0,
+            },
+            models: match object.get("models") {
+                Some(models) => serde_json::from_value(models.clone()).ok()?,
+                None => BTreeMap::new(),
             },
             parts: match object.get("parts") {
                 Some(parts) => parts.as_array()?.iter().map(part).collect::<Option<_>>()?,

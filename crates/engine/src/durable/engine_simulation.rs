@@ -24,6 +24,7 @@ use windrow_storage::objects::faulty::FaultyStore;
 use windrow_storage::trial::{Chance, seeds};
 
 use super::simulation::data_directory;
+use crate::instance::program_functions::ProgramFunctions;
 use crate::{Engine, Outcome, Session, SessionOptions};
 
 const STREAM: &str =
@@ -139,7 +140,7 @@ impl World {
             archive_wait: Duration::from_secs(2),
             ..Limits::default()
         };
-        let given = (limits, windrow_connectors::Files::nowhere(), vec![]);
+        let given = (limits, windrow_connectors::Files::nowhere(), ProgramFunctions::default());
         Engine::open_with(given, clock, Some(store), (None, None, false))
     }
 }

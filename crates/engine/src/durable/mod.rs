@@ -7,6 +7,7 @@
 //! ├─ failures.json           failures.rs     the views that have failed, and their errors
 //! ├─ sinks/<dir>.json        sink_records.rs how far sinks are
 //! ├─ tables/<dir>.arrow      table_rows.rs   rows of reference tables
+//! ├─ models/<dir>/<n>.onnx   models.rs       version n of a model
 //! └─ streams/<dir>/…, …      store.rs        log, archive and checkpoints of each object (streams.rs: logs of push streams)
 //! ```
 //! Invariants: damage is reported by name and never overwritten; a definition is durable before anything is written for its
@@ -16,6 +17,7 @@ pub(crate) mod definitions;
 #[cfg(test)]
 mod engine_simulation;
 pub(crate) mod failures;
+mod models;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod sink_records;

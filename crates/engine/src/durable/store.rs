@@ -9,6 +9,7 @@
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! DIR/sinks/<dir>.json      the progress of a sink
 //! DIR/reference/<dir>/      the reference tables of a view, as of its creation
+//! DIR/models/<dir>/<n>.onnx   version n of a model
 //! DIR/sinks/<dir>.rejected.json   the rows that its destination has refused
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
@@ -139,21 +140,22 @@ impl Store {
     /// When it cannot be written.
     #[cfg(test)]
     pub(crate) fn record(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
-        self.record_at(name, kind, sql, None)
+        self.record_using((name, kind, sql), None, BTreeMap::new())
     }
 
-    /// Stores a definition whose relative paths are relative to `base`; it replaces the one of this name, if there is one.
+    /// Stores a definition whose relative paths are relative to `base`, and that uses these versions of models; it replaces the one
+    /// of this name, if there is one.
     ///
     /// # Errors
     /// When the catalog cannot be written.
-    pub(crate) fn record_at(
+    pub(crate) fn record_using(
         &self,
-        name: &str,
-        kind: Kind,
-        sql: &str,
+        (name, kind, sql): (&str, Kind, &str),
         base: Option<&str>,
+        models: BTreeMap<String, u64>,
     ) -> Result<Definition> {
-        let definition = self.definitions.replace_at(&[name], name, kind, sql, base)?;
+        let definition =
+            self.definitions.replace_using(&[name], (name, kind, sql), base, models)?;
         self.note_next_id();
         Ok(definition)
     }
@@ -263,8 +265,8 @@ impl Store {
         let (checkpoints, reference) =
             (self.checkpoints_dir(definition), self.reference_dir(definition));
         let (sink, rejected) = (self.sink_file(definition), self.rejected_file(definition));
-        let table = self.table_file(definition);
-        for path in [checkpoints, reference, stream, view, table, sink, rejected] {
+        let (table, models) = (self.table_file(definition), self.models_dir(definition));
+        for path in [checkpoints, reference, stream, view, table, models, sink, rejected] {
             self.remove(&path);
         }
     }
@@ -368,12 +370,12 @@ impl Store {
         self.read_rows(definition, Part::Reference, self.reference_file(definition, table))
     }
 
-    fn write_rows(&self, folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write_rows(&self, folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
         self.files().create_dir(folder).map_err(|e| io_error("create", folder, e))?;
         self.files().replace(path, bytes).map_err(|e| io_error("write", path, e))
     }
 
-    fn read_rows(
+    pub(super) fn read_rows(
         &self,
         definition: &Definition,
         part: Part,
@@ -486,7 +488,7 @@ impl Store {
             let suffix = match part {
                 Part::Table => ".arrow",
                 Part::Sink => SINK_ENDING,
-                Part::Stream | Part::View | Part::Checkpoints | Part::Reference => "",
+                Part::Stream | Part::View | Part::Checkpoints | Part::Reference | Part::Model => "",
             };
             let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;

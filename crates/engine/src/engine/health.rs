@@ -151,7 +151,7 @@ impl Engine {
                     Some(push) => (&push.log, push.spiller.as_deref(), None),
                     None => continue,
                 },
-                Object::View | Object::Sink(_) | Object::Function(_) => continue,
+                Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_) => continue,
             };
             let newest = checkpoints.and_then(|c| c.shown().pop());
             logs.push(LogHealth {

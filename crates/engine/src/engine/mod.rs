@@ -11,16 +11,14 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::CatalogProviderList;
-use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use windrow_connectors::Files;
 use windrow_core::{Clock, Error, ErrorKind, Limits, Result, budget};
 use windrow_query::parts::QueryParts;
 use windrow_query::status::QueryStatus;
-use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 use windrow_stream::caught::stopped;
 use windrow_stream::memory::Memory;
@@ -36,9 +34,11 @@ use crate::execution::context::SessionOptions;
 use crate::instance::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
 use crate::instance::failures::Failures;
 use crate::instance::planners::{Planners, inherit_budgets};
+use crate::instance::program_functions::ProgramFunctions;
 use crate::instance::unused_memory::{self, GiveBack, thread_rests};
 use crate::instance::{Instance, Parts, Recovery};
 use crate::session::Session;
+use crate::statements::is_taken;
 use crate::system_tables;
 use crate::views::wait::settle;
 
@@ -63,9 +63,15 @@ pub struct EngineConfig {
     pub plan_only: bool,
     /// The files that sessions of remote users may use; `None`: no files.
     pub files: Option<Files>,
-    /// Scalar functions of the embedding program, in addition to the built-in ones. A data directory whose views use them must
-    /// always be opened with them.
+    /// Scalar functions of the embedding program, in addition to the built-in ones. Their names, aliases included, are in lower
+    /// case and no other function's; remote users need a grant on the name. A data directory whose views use them must always be
+    /// opened with them: what calls a function that is missing cannot be opened. A function that is declared immutable must
+    /// be: a view that is recomputed calls it again on the same rows.
     pub functions: Vec<Arc<ScalarUDF>>,
+    /// Aggregate functions of the embedding program; as [`functions`](Self::functions). Windows are merged from slices, so
+    /// the state of an accumulator must be mergeable: any number of [`merge_batch`](datafusion::logical_expr::Accumulator::merge_batch)
+    /// over the states of parts of the rows, in any order, gives the result over all rows.
+    pub aggregates: Vec<Arc<AggregateUDF>>,
     /// Whether streams of the data directory whose logs have lost rows at the end continue after the loss, which is recorded in
     /// `windrow.lost_rows`; otherwise they are broken.
     pub accept_lost_rows: bool,
@@ -124,7 +130,8 @@ impl Engine {
     /// Opens an engine. With a data directory, its objects are opened and its queries resume.
     ///
     /// # Errors
-    /// When the data directory is in use, damaged, or not one of Windrow's; when threads cannot be started.
+    /// When the data directory is in use, damaged, or not one of Windrow's; when a function of the program has a name that is
+    /// taken; when threads cannot be started.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let EngineConfig {
             limits,
@@ -133,6 +140,7 @@ impl Engine {
             files,
             plan_only,
             functions,
+            aggregates,
             accept_lost_rows,
             give_back,
         } = config;
@@ -149,7 +157,7 @@ impl Engine {
         let returning =
             give_back.map(|give_back| unused_memory::run(give_back, Arc::clone(&clock)));
         let engine = Self::open_with(
-            (limits, files, functions),
+            (limits, files, ProgramFunctions { scalars: functions, aggregates }),
             clock,
             store,
             (memory, give_back, plan_only),
@@ -165,7 +173,7 @@ impl Engine {
     /// # Errors
     /// As [`open`](Self::open).
     pub(crate) fn open_with(
-        (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
+        (limits, files, functions): (Limits, Files, ProgramFunctions),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
         (memory, give_back, plan_only): (Option<Arc<Memory>>, Option<GiveBack>, bool),
@@ -192,6 +200,7 @@ impl Engine {
         };
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
+        functions.check(|name| is_taken(&state, name))?;
         let (planners, query_bytes_max) = (Planners::new(&limits), query_bytes_max(&limits));
         let cpu = runtime.handle().clone();
         let parts = Arc::new(Parts {
@@ -256,9 +265,7 @@ impl Engine {
         let config = df_config(&parts.limits).with_extension(Arc::clone(&access));
         let mut state = session_state(config, Arc::clone(&parts.env))?;
         state.register_catalog_list(catalogs);
-        for function in &parts.functions {
-            state.register_udf(Arc::clone(function)).map_err(from_datafusion)?;
-        }
+        parts.functions.register(&mut state, &access)?;
         let context = SessionContext::new_with_state(state);
         Ok(Session::new(Arc::clone(&self.instance), context, options, access))
     }
@@ -445,3 +452,6 @@ async fn finish(instance: Arc<Instance>) -> Result<()> {
     }
     done
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,7 @@ fn report_lost(instance: &Instance, stream: &str, lost: &LostRows) {
 async fn restore_one(session: &Session, definition: &Definition) -> Result<()> {
     let restoring = Some(Arc::new(definition.clone()));
     let mut cx = StatementContext { restoring, ..session.statement_context() };
+    cx = cx.pin_models(&definition.models)?;
     let Some(store) = &cx.instance.store else { return Ok(()) };
     if definition.kind == Kind::Table && restore_table(&cx, definition).await? {
         return Ok(());
@@ -92,6 +93,12 @@ fn named(error: Error, definition: &Definition) -> Error {
     for hint in error.hints() {
         named = named.with_hint(hint);
     }
+    if error.message().starts_with("unknown function") {
+        named = named.with_hint(
+            "If it is a function of the program that embeds Windrow, open the data directory with it: EngineConfig::functions \
+             or EngineConfig::aggregates.",
+        );
+    }
     if matches!(error.kind(), ErrorKind::Sql | ErrorKind::Config | ErrorKind::NotFound) {
         let (name, kind) = (&definition.name, drop_word(definition.kind));
         named = named.with_hint(format!(
@@ -110,6 +117,7 @@ fn drop_word(kind: Kind) -> &'static str {
         Kind::Table => "TABLE",
         Kind::Sink => "SINK",
         Kind::Function => "FUNCTION",
+        Kind::Model => "MODEL",
     }
 }
 

@@ -1,17 +1,18 @@
 //! The context in which a statement is executed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::prelude::SessionContext;
-use windrow_core::{Budget, Limits};
+use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::plan::{PlannerNames, TIME_ZONE};
 
 use crate::access::{Access, Role};
-use crate::catalog::Catalog;
+use crate::catalog::models::{ModelPins, ModelVersion};
 use crate::catalog::overlaid::OverlaidCatalogs;
+use crate::catalog::{Catalog, names_called};
 use crate::durable::definitions::Definition;
 use crate::execution::executor::Executor;
 use crate::execution::file_tables::{FileTables, WithFiles};
@@ -61,6 +62,8 @@ pub(crate) struct StatementContext {
     pub(crate) skipped: Arc<SkippedRows>,
     /// The files that it reads as tables.
     pub(crate) file_tables: Option<Arc<FileTables>>,
+    /// The versions of the models that it can call: the newest ones when it is first planned.
+    pub(crate) models: Arc<OnceLock<Vec<Arc<ModelVersion>>>>,
 }
 
 impl std::fmt::Debug for StatementContext {
@@ -90,6 +93,7 @@ impl StatementContext {
             value_rows: None,
             skipped: Arc::default(),
             file_tables: None,
+            models: Arc::default(),
         }
     }
 
@@ -112,6 +116,9 @@ impl StatementContext {
                 drop(state.register_udf(function.to_udf()));
             }
         }
+        for model in self.models().iter().filter(|model| self.access.has(Role::Read, &model.name)) {
+            drop(state.register_udf(model.function()));
+        }
         state.config_mut().set_extension(Arc::clone(&self.skipped.scans));
         if self.restoring.as_ref().is_some_and(|definition| !definition.named_by_text) {
             state.config_mut().set_extension(Arc::new(PlannerNames));
@@ -122,6 +129,51 @@ impl StatementContext {
             state.register_catalog_list(Arc::new(OverlaidCatalogs { inner, overlay }));
         }
         state
+    }
+
+    /// The versions of the models that it can call.
+    fn models(&self) -> &[Arc<ModelVersion>] {
+        let newest = || self.catalog().models().iter().map(|model| model.newest()).collect();
+        self.models.get_or_init(newest)
+    }
+
+    /// Makes it call these versions of models, and the newest ones of others.
+    ///
+    /// # Errors
+    /// When a model does not exist, or a version cannot be loaded.
+    pub(crate) fn pin_models(mut self, pins: &ModelPins) -> Result<Self> {
+        let models = self.catalog().models().into_iter();
+        let mut versions: Vec<_> = models.map(|model| model.newest()).collect();
+        for (name, number) in pins {
+            let model = self.catalog().model(name)?;
+            let version = model.version(*number, || self.stored_version(name, *number))?;
+            versions.retain(|version| version.name != *name);
+            versions.push(version);
+        }
+        self.models = Arc::new(OnceLock::from(versions));
+        Ok(self)
+    }
+
+    /// Loads a version of a model from the data directory.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub(crate) fn stored_version(&self, name: &str, number: u64) -> Result<ModelVersion> {
+        let Some(store) = &self.instance.store else {
+            return Err(Error::internal("a version of a model is not in memory"));
+        };
+        let bytes = store.read_model(&store.model_named(name)?, number)?;
+        ModelVersion::load(name, number, &bytes)
+    }
+
+    /// Returns the versions of the models that a definition uses.
+    pub(crate) fn models_called(&self, text: &str) -> ModelPins {
+        if self.models().is_empty() {
+            return ModelPins::new();
+        }
+        let called = names_called(text);
+        let versions = self.models().iter().filter(|model| called.contains(&model.name));
+        versions.map(|model| (model.name.clone(), model.number)).collect()
     }
 
     /// Returns the planner of the statement.

@@ -71,10 +71,13 @@ impl<'a> Creation<'a> {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn record(self, kind: Kind, text: &str) -> Result<Option<Definition>> {
+        let models = self.cx.models_called(text);
+        self.cx.catalog().pin(self.name, models.clone());
         match (&self.cx.instance.store, &self.cx.restoring) {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
             (Some(store), None) => {
-                store.record_at(self.name, kind, text, self.cx.files().base()).map(Some)
+                let what = (self.name, kind, text);
+                store.record_using(what, self.cx.files().base(), models).map(Some)
             }
             (None, _) => Ok(None),
         }
@@ -116,7 +119,7 @@ pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
         Some(Object::View | Object::Materialized(_)) => "view",
         Some(Object::Sink(sink)) => return remove_sink(cx, &sink).await,
         // Queries that call it have it.
-        Some(Object::Function(_)) => return cx.catalog().remove(name),
+        Some(Object::Function(_) | Object::Model(_)) => return cx.catalog().remove(name),
         None => "table",
     };
     cx.instance.release(name).await;

@@ -31,6 +31,39 @@ impl StatementContext {
         }
     }
 
+    /// Reads a whole file of this machine.
+    ///
+    /// # Errors
+    /// When the statement may not read it, it is no file, cannot be read, or has more than `bytes_max` bytes.
+    pub(crate) fn read_file(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>> {
+        let files = self.files();
+        let place = files.to_read(path)?;
+        let place = place.strip_prefix("file://").unwrap_or(&place);
+        if place.contains("://") {
+            return Err(Error::config(format!("\"{path}\" is not a file of this machine"))
+                .with_hint("Copy it to the machine that runs the engine, and name its path."));
+        }
+        let unreadable = |e: std::io::Error| {
+            let kind = match e.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                _ => ErrorKind::Unavailable,
+            };
+            Error::new(kind, format!("cannot read \"{path}\": {e}")).with_hint(
+                "Relative paths are relative to the directory that the program was started in.",
+            )
+        };
+        let meta = std::fs::metadata(place).map_err(unreadable)?;
+        if !meta.is_file() {
+            return Err(Error::config(format!("\"{path}\" is not a file")));
+        }
+        if meta.len() > bytes_max as u64 {
+            let message = format!("\"{path}\" has {} bytes, more than {bytes_max}", meta.len());
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        files.check_found(Path::new(place))?;
+        std::fs::read(place).map_err(unreadable)
+    }
+
     /// Resolves the files of a plan of DataFusion's.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The running instance behind all clones of an [`Engine`](crate::Engine): its catalog, its data directory, and its
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
-//! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `pump`
+//! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `program_functions` are those of the embedding program, `pump`
 //! copies the rows of continuous INSERTs, `sink_pump` moves those of sinks, `retention` drops old rows, `unused_memory` returns what the allocator retains,
 //! `failures` reports views that fail. No session and no statement is known here.
 
@@ -10,6 +10,7 @@ pub(crate) mod failures;
 pub(crate) mod machine;
 mod parts;
 pub(crate) mod planners;
+pub(crate) mod program_functions;
 pub(crate) mod pump;
 mod retention;
 pub(crate) mod sink_pump;

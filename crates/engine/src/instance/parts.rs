@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use datafusion::catalog::CatalogProviderList;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::logical_expr::ScalarUDF;
 use windrow_connectors::Files;
 use windrow_query::parts::QueryParts;
 
 use super::planners::Planners;
+use super::program_functions::ProgramFunctions;
 
 /// The parts that the sessions of an engine share; it includes those of queries.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Parts {
     /// The files that remote users may use.
     pub(crate) files: Files,
     /// Functions of the embedding program.
-    pub(crate) functions: Vec<Arc<ScalarUDF>>,
+    pub(crate) functions: ProgramFunctions,
     /// The number of the next statement in the log.
     pub(crate) next_statement: AtomicU64,
     /// Whether all objects of the data directory are open.

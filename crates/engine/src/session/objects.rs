@@ -121,7 +121,9 @@ impl Session {
             Some(Object::Stream(_)) => ObjectKind::Stream,
             Some(Object::Materialized(_)) => ObjectKind::MaterializedView,
             Some(Object::View) => ObjectKind::View,
-            Some(Object::Sink(_) | Object::Function(_)) | None => ObjectKind::Table,
+            Some(Object::Sink(_) | Object::Function(_) | Object::Model(_)) | None => {
+                ObjectKind::Table
+            }
         }
     }
 }

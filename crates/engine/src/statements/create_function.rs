@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use windrow_core::{Error, Result};
-use windrow_sql::parse::{self, called, is_rewritten};
+use windrow_sql::parse::{self, called};
 use windrow_sql::plan::UserFunction;
 
-use super::function_descriptions::WINDOWS;
+use super::function_names::is_taken;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -18,32 +18,6 @@ use crate::execution::context::StatementContext;
 use crate::execution::creation::Creation;
 use crate::execution::outcome::Outcome;
 use crate::names::plain_name;
-
-/// Names that look like functions but are syntax of the parser.
-const SYNTAX: [&str; 22] = [
-    "array",
-    "cast",
-    "convert",
-    "exists",
-    "extract",
-    "fill",
-    "grouping",
-    "hop_end",
-    "hop_start",
-    "if",
-    "interval",
-    "position",
-    "proctime",
-    "row",
-    "session_end",
-    "session_start",
-    "substring",
-    "trim",
-    "try_cast",
-    "tumble_end",
-    "tumble_start",
-    "unnest",
-];
 
 /// `CREATE [OR REPLACE] FUNCTION …`.
 #[derive(Debug)]
@@ -117,18 +91,9 @@ impl CreateFunction {
     }
 }
 
-/// Checks that no built-in function has this name.
+/// Checks that no function of the engine or of the embedding program has this name.
 fn is_free(cx: &StatementContext, name: &str) -> Result<()> {
-    let state = cx.state();
-    let taken = state.scalar_functions().contains_key(name)
-        || state.aggregate_functions().contains_key(name)
-        || state.window_functions().contains_key(name)
-        || state.higher_order_functions().contains_key(name)
-        || state.table_functions().contains_key(name)
-        || WINDOWS.iter().any(|(window, ..)| *window == name)
-        || SYNTAX.contains(&name)
-        || is_rewritten(name);
-    if !taken {
+    if !is_taken(&cx.state(), name) {
         return Ok(());
     }
     Err(Error::sql(format!("\"{name}\" is a function that is built in"))

@@ -158,7 +158,9 @@ fn source(catalog: &Catalog, name: &str) -> Result<Arc<Materialized>> {
                     "Give the sink a query: CREATE SINK … AS SELECT * FROM {name} WITH (…)."
                 )))
         }
-        Some(Object::Sink(_) | Object::Function(_)) | None => catalog.materialized(name),
+        Some(Object::Sink(_) | Object::Function(_) | Object::Model(_)) | None => {
+            catalog.materialized(name)
+        }
     }
 }
 

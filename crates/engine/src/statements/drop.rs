@@ -74,7 +74,11 @@ impl Drop {
         let readers = catalog.readers(name);
         if let Some(reader) = readers.first() {
             if !self.0.cascade {
-                let verb = if self.0.kind == DropKind::Function { "called" } else { "read" };
+                let verb = match self.0.kind {
+                    DropKind::Function => "called",
+                    DropKind::Model => "used",
+                    _ => "read",
+                };
                 return Err(Error::sql(format!("\"{name}\" is {verb} by \"{reader}\""))
                     .with_hint(format!("Drop \"{reader}\" first, or use CASCADE.")));
             }
@@ -98,6 +102,7 @@ impl Drop {
             | (Some(Object::Materialized(_)), DropKind::MaterializedView)
             | (Some(Object::Sink(_)), DropKind::Sink)
             | (Some(Object::Function(_)), DropKind::Function)
+            | (Some(Object::Model(_)), DropKind::Model)
             | (None, DropKind::Table) => true,
             (Some(_) | None, _) => false,
         };
@@ -146,5 +151,6 @@ fn kind_name(kind: DropKind) -> &'static str {
         DropKind::Table => "table",
         DropKind::Sink => "sink",
         DropKind::Function => "function",
+        DropKind::Model => "model",
     }
 }

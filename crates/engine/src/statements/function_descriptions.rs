@@ -24,6 +24,12 @@ pub(super) const WINDOWS: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// The call of a model, which is a function of its own for the planner: syntax, description.
+pub(super) const PREDICT: (&str, &str) = (
+    "predict(model, value, …)",
+    "Returns what a model computes from the values: SHOW MODELS lists models, DESCRIBE one shows what it takes and returns.",
+);
+
 const MAX_BY: &str =
     "Returns the value of the row with the greatest key. Rows whose key is NULL do not count.";
 const MIN_BY: &str =

@@ -12,6 +12,7 @@
 pub(crate) mod continuous_insert;
 mod copy;
 mod create_function;
+mod create_model;
 mod create_sink;
 mod create_stream;
 mod create_view;
@@ -21,6 +22,7 @@ mod drop;
 mod explain;
 mod file_relations;
 mod function_descriptions;
+mod function_names;
 pub(crate) mod insert;
 mod pause_sink;
 mod reference_tables;
@@ -29,6 +31,7 @@ mod select;
 mod set;
 mod show;
 mod show_functions;
+mod show_models;
 mod standard;
 mod stream_options;
 mod subscribe;
@@ -54,6 +57,7 @@ use crate::execution::context::StatementContext;
 use crate::execution::outcome::Outcome;
 use crate::names::{granted_name, plain_name};
 
+pub(crate) use self::function_names::is_taken;
 pub(crate) use self::reference_tables::restore_table;
 
 /// The future of a statement's result. The methods are not `async fn` of `async_trait`: because of the lifetime bounds that it
@@ -162,6 +166,9 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         }
         parse::Statement::CreateFunction(create) => {
             Box::new(create_function::CreateFunction { create: *create, text })
+        }
+        parse::Statement::CreateModel(create) => {
+            Box::new(create_model::CreateModel { create: *create, text })
         }
         parse::Statement::PauseSink { sink, resume } => {
             Box::new(pause_sink::PauseSink { sink, resume })

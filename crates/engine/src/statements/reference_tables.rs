@@ -1,6 +1,7 @@
 //! Reference tables in a data directory: external ones are stored by their definition, tables in memory with their rows, which
 //! are rewritten at each change. Reference tables are small.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::common::TableReference;
@@ -56,7 +57,11 @@ impl Change {
         };
         let definition = match &self {
             Self::Created(name) => {
-                Some(store.record_at(name, Kind::Table, text, cx.files().base())?)
+                {
+                    // What its query has called is in its rows.
+                    let (what, models) = ((name.as_str(), Kind::Table, text), BTreeMap::new());
+                    Some(store.record_using(what, cx.files().base(), models)?)
+                }
             }
             Self::Rows(name) => {
                 store.definitions().into_iter().find(|d| d.name == *name && d.kind == Kind::Table)

@@ -14,6 +14,7 @@ use windrow_sql::parse::{ShowKind, masked};
 use super::create_stream::file_table;
 use super::file_relations::file_named;
 use super::show_functions::function_described;
+use super::show_models::{model_described, show_models};
 use super::{Answer, Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -61,6 +62,7 @@ impl Statement for Show {
                     "SELECT name, status, rows, error FROM windrow.views WHERE materialized"
                 }
                 ShowKind::Tables => return show_tables(cx).await,
+                ShowKind::Models => return show_models(cx).await,
                 ShowKind::Queries => "SELECT * FROM windrow.queries",
                 ShowKind::Watermarks => "SELECT * FROM windrow.watermarks",
                 ShowKind::Windows => {
@@ -89,9 +91,10 @@ async fn show_tables(cx: &StatementContext) -> Result<Outcome> {
     let catalog = cx.catalog();
     let mut names = catalog.names();
     names.retain(|name| cx.access.has(Role::Read, name));
-    // The rows of sinks are where they write them, and functions have none.
-    let has_none =
-        |name: &String| matches!(catalog.get(name), Some(Object::Sink(_) | Object::Function(_)));
+    // The rows of sinks are where they write them, and functions and models have none.
+    let has_none = |name: &String| {
+        matches!(catalog.get(name), Some(Object::Sink(_) | Object::Function(_) | Object::Model(_)))
+    };
     names.retain(|name| !has_none(name));
     let kind = |name: &String| catalog.get(name).map_or("table", |object| Object::kind(&object));
     let kinds: Vec<&str> = names.iter().map(kind).collect();
@@ -158,6 +161,9 @@ impl Statement for Describe {
             let table = match plain_name(&self.0) {
                 Ok(name) if matches!(cx.catalog().get(&name), Some(Object::Function(_))) => {
                     return function_described(cx, &name).await;
+                }
+                Ok(name) if matches!(cx.catalog().get(&name), Some(Object::Model(_))) => {
+                    return model_described(&cx.catalog().model(&name)?.newest()).await;
                 }
                 Ok(name) if !cx.catalog().exists(&name) => {
                     return Err(cx.catalog().missing("stream, view or table", &name));

@@ -12,7 +12,7 @@ use sqlparser::ast::ObjectName;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::nearest;
 
-use super::function_descriptions::{DESCRIBED_HERE, WINDOWS};
+use super::function_descriptions::{DESCRIBED_HERE, PREDICT, WINDOWS};
 use super::show::rows;
 use super::{Answer, Statement, columns_of};
 use crate::access::Access;
@@ -130,8 +130,11 @@ fn functions(state: &SessionState) -> BTreeMap<(String, &'static str), Function>
         let (syntax, description) = (syntax.to_owned(), description.to_owned());
         ((name.to_owned(), "table"), Function { syntax, description })
     });
+    let predict = Function { syntax: PREDICT.0.to_owned(), description: PREDICT.1.to_owned() };
     let all = scalar.chain(aggregate).chain(window).chain(tables);
-    all.filter(|((name, _), _)| !name.contains('$')).collect()
+    // Those of models have names that no call has.
+    let all = all.filter(|((name, _), _)| !name.contains(['$', '[']));
+    all.chain([(("predict".to_owned(), "scalar"), predict)]).collect()
 }
 
 /// Returns the syntax and description of a function; `name`: its name or alias, which the syntax has.

@@ -27,7 +27,7 @@ pub(super) fn memory(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         let log = match &object {
             Object::Stream(stream) => stream.push().map(|push| &push.log),
             Object::Materialized(view) => Some(&view.log),
-            Object::View | Object::Sink(_) | Object::Function(_) => None,
+            Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_) => None,
         };
         let answer = match &object {
             Object::Materialized(view) => view.answer.as_ref().map_or(0, |a| a.size_bytes()),

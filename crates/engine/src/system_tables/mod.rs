@@ -242,7 +242,11 @@ fn listed<T>(
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &[Kind::Stream], |object| match object {
         Object::Stream(stream) => Some(stream),
-        Object::View | Object::Materialized(_) | Object::Sink(_) | Object::Function(_) => None,
+        Object::View
+        | Object::Materialized(_)
+        | Object::Sink(_)
+        | Object::Function(_)
+        | Object::Model(_) => None,
     });
     let all: Vec<_> = all.into_iter().map(|(listed, _)| listed).collect();
     let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
@@ -278,7 +282,7 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &kinds, |object| match object {
         Object::Materialized(view) => Some(Some(view)),
         Object::View => Some(None),
-        Object::Stream(_) | Object::Sink(_) | Object::Function(_) => None,
+        Object::Stream(_) | Object::Sink(_) | Object::Function(_) | Object::Model(_) => None,
     });
     let kept = |v: &(Listed<View>, Kind)| v.0.object.clone().flatten();
     let materialized = |v: &(Listed<View>, Kind)| match &v.0.object {
@@ -427,7 +431,7 @@ fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let spiller = |object: &Object| match object {
         Object::Materialized(view) => view.spiller.clone(),
         Object::Stream(stream) => stream.kept().and_then(|push| push.spiller.clone()),
-        Object::View | Object::Sink(_) | Object::Function(_) => None,
+        Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_) => None,
     };
     let mut all = Vec::new();
     for (name, object, _) in catalog.definitions() {

@@ -12,7 +12,11 @@ use crate::instance::Parts;
 pub(super) fn sinks(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &[Kind::Sink], |object| match object {
         Object::Sink(sink) => Some(sink),
-        Object::Stream(_) | Object::View | Object::Materialized(_) | Object::Function(_) => None,
+        Object::Stream(_)
+        | Object::View
+        | Object::Materialized(_)
+        | Object::Function(_)
+        | Object::Model(_) => None,
     });
     // Each state is read once, so that its columns fit together.
     let all: Vec<_> = all

@@ -99,7 +99,9 @@ pub(crate) fn rebuild<'a>(
         let rebuilding = instance.catalog.rebuilding(&name)?;
         let goal = goal(&instance.catalog, &old, &view.reads)?;
         let reserve = |store: &Arc<Store>| store.reserve(&name, Kind::MaterializedView, &text);
-        let definition = instance.store.as_ref().map(reserve);
+        let models = cx.models_called(&text);
+        let reserved = instance.store.as_ref().map(reserve);
+        let definition = reserved.map(|reserved| Definition { models: models.clone(), ..reserved });
         let mut replacement = Replacement {
             instance: Arc::clone(instance),
             key: replacement_key(&name),
@@ -124,6 +126,7 @@ pub(crate) fn rebuild<'a>(
         let reads = view.reads.clone();
         let object = Object::Materialized(Arc::clone(&view));
         let before = instance.catalog.switch(&old, object, relation, (&text, reads), commit)?;
+        instance.catalog.pin(&name, models);
         old.log.fail(Arc::new(replaced(&name)));
         old.query.cancel();
         old.stop_checkpoints().await;

@@ -222,9 +222,14 @@ pub(crate) fn is_resumable(cx: &StatementContext, reads: &[String], has_late_to:
     // have its rows in another order.
     let is_stable = |name: &String| match cx.catalog().get(name) {
         Some(Object::Materialized(read)) => read.spiller.is_some(),
-        Some(Object::Stream(_) | Object::View | Object::Sink(_) | Object::Function(_)) | None => {
-            true
-        }
+        Some(
+            Object::Stream(_)
+            | Object::View
+            | Object::Sink(_)
+            | Object::Function(_)
+            | Object::Model(_),
+        )
+        | None => true,
     };
     are_replayable(cx, reads) && !has_late_to && reads.iter().all(is_stable)
 }
@@ -258,7 +263,8 @@ fn logs_of(cx: &StatementContext, reads: &[String]) -> Vec<Arc<Wal>> {
             Some(Object::Stream(stream)) => {
                 stream.push().and_then(|push| push.wal.clone()).into_iter().collect()
             }
-            Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => vec![],
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+            | None => vec![],
         };
         for log in of {
             if !logs.iter().any(|known| Arc::ptr_eq(known, &log)) {

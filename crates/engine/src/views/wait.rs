@@ -78,7 +78,8 @@ pub(crate) fn wait_consumed<'a>(
                         .with_hint("Say how far to wait: WAIT FOR … UNTIL TIMESTAMP '…'."));
                     }
                 },
-                Some(Object::View | Object::Sink(_) | Object::Function(_)) | None => {}
+                Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
+                | None => {}
             }
         }
         // Two passes of the coordinator: the second one began after the rows were consumed.

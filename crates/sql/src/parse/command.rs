@@ -12,7 +12,7 @@ use super::statement::{
     Drop, DropKind, Explain, Explained, OptionItem, Set, ShowKind, Statement, Verify,
 };
 use super::tail::Tail;
-use super::{copy, engine, function, insert, parser, query, sink};
+use super::{copy, engine, function, insert, parser, predict, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -88,6 +88,8 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
         sink::create_sink(cursor, head, end)
     } else if cursor.eat(&["FUNCTION"]) {
         function::create_function(cursor, head, end)
+    } else if cursor.eat(&["MODEL"]) {
+        predict::create_model(cursor, head, end)
     } else if cursor.eat(&["MACRO"]) {
         Err(function::no_macro(at))
     } else if cursor.eat(&["SUBSCRIPTION"]) {
@@ -96,11 +98,11 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
         passed(tokens, end).map_err(|error| match unquoted(cursor.peek(0)) {
             Some(word) if error.place() == Some(at) && error.hints().is_empty() => {
                 let kinds =
-                    ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "SINK", "FUNCTION", "EXTERNAL"];
+                    ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "SINK", "FUNCTION", "MODEL", "EXTERNAL"];
                 match nearest(word, kinds) {
                     Some(near) => error.with_hint(format!("Did you mean {near}?")),
                     None => error.with_hint(
-                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, SINK, FUNCTION, TABLE or EXTERNAL TABLE.",
+                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, SINK, FUNCTION, MODEL, TABLE or EXTERNAL TABLE.",
                     ),
                 }
             }
@@ -119,6 +121,7 @@ fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result
         ("VIEW", "VIEW"),
         ("SINK", "SINK"),
         ("FUNCTION", "FUNCTION"),
+        ("MODEL", "MODEL"),
     ];
     let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
         return passed(tokens, end);
@@ -268,7 +271,7 @@ fn verify(mut cursor: Cursor<'_>) -> Result<Statement> {
 fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
     if cursor.eat(&["CREATE"]) {
-        let kinds: [&[&str]; 7] = [
+        let kinds: [&[&str]; 8] = [
             &["MATERIALIZED", "VIEW"],
             &["STREAM"],
             &["SOURCE"],
@@ -276,6 +279,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
             &["VIEW"],
             &["SINK"],
             &["FUNCTION"],
+            &["MODEL"],
         ];
         // A word for the kind may also be the name: SHOW CREATE stream.
         let kind = kinds.iter().find(|k| cursor.sees(k) && cursor.rest().len() > k.len());
@@ -289,7 +293,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
     if cursor.eat(&["FUNCTIONS"]) {
         return show_functions(cursor);
     }
-    let kinds: [(&[&str], ShowKind); 12] = [
+    let kinds: [(&[&str], ShowKind); 13] = [
         (&["STREAMS"], ShowKind::Streams),
         (&["SOURCES"], ShowKind::Streams),
         (&["MATERIALIZED", "VIEWS"], ShowKind::MaterializedViews),
@@ -297,6 +301,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["TABLES"], ShowKind::Tables),
         (&["QUERIES"], ShowKind::Queries),
         (&["SINKS"], ShowKind::Sinks),
+        (&["MODELS"], ShowKind::Models),
         (&["WATERMARKS"], ShowKind::Watermarks),
         (&["WINDOWS"], ShowKind::Windows),
         (&["DATABASES"], ShowKind::Databases),
@@ -333,6 +338,9 @@ fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Res
     if cursor.sees(&["TABLE"]) && cursor.rest().len() > 1 {
         cursor.advance();
     }
+    if cursor.sees(&["MODEL"]) && cursor.rest().len() > 1 {
+        cursor.advance();
+    }
     if cursor.sees(&["FUNCTION"]) && cursor.rest().len() > 1 {
         cursor.advance();
         let name = cursor.name("the name of a function")?;
@@ -349,7 +357,7 @@ fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Res
 
 fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
-    let kinds: [(&[&str], DropKind); 7] = [
+    let kinds: [(&[&str], DropKind); 8] = [
         (&["STREAM"], DropKind::Stream),
         (&["SOURCE"], DropKind::Stream),
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
@@ -357,13 +365,14 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["TABLE"], DropKind::Table),
         (&["SINK"], DropKind::Sink),
         (&["FUNCTION"], DropKind::Function),
+        (&["MODEL"], DropKind::Model),
     ];
     let Some((_, kind)) = kinds.iter().find(|(words, _)| cursor.eat(words)) else {
         return passed(tokens, end).map_err(|error| match error.place() {
             // The parser's list of what it expects lacks our own statements.
             Some(place) if place == cursor.place() && error.message().starts_with("expected") => {
                 let what =
-                    "STREAM, VIEW, MATERIALIZED VIEW, SINK, FUNCTION, TABLE or SCHEMA after DROP";
+                    "STREAM, VIEW, MATERIALIZED VIEW, SINK, FUNCTION, MODEL, TABLE or SCHEMA after DROP";
                 error.hints().iter().cloned().fold(cursor.expected(what), Error::with_hint)
             }
             _ => error,

@@ -1,5 +1,6 @@
 //! Rewrites expressions of PostgreSQL, DuckDB and Flink as the engine has them: `(s).b`, `x::json`,
-//! `json_extract_string(x, '$.a')`, `time_bucket(…)`, `year(ts)`, `mod(a, b)`.
+//! `json_extract_string(x, '$.a')`, `time_bucket(…)`, `year(ts)`, `mod(a, b)`; and the calls of
+//! models.
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CharacterLength, DataType, Expr, Function, FunctionArg,
@@ -8,6 +9,7 @@ use sqlparser::ast::{
 use windrow_core::{Error, Result};
 
 use super::buckets::time_bucket;
+use super::predict::{PREDICT, predict};
 use super::relation::{name_place, placed, plain, unnamed};
 
 /// Rewrites one expression.
@@ -17,6 +19,7 @@ use super::relation::{name_place, placed, plain, unnamed};
 pub(super) fn expression(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::Function(function) => {
+            predict(function)?;
             time_bucket(function)?;
             extract(function)?;
             if let Some(same) = operator(function) {
@@ -103,7 +106,7 @@ const PARTS: &[(&str, &str)] = &[
 /// Whether calls of this function are rewritten, so that no user-defined function of the name would be called.
 pub fn is_rewritten(name: &str) -> bool {
     let extracts = EXTRACTS.iter().map(|(called, ..)| *called);
-    let mut names = PARTS.iter().map(|(called, _)| *called).chain(extracts).chain(["mod"]);
+    let mut names = PARTS.iter().map(|(called, _)| *called).chain(extracts).chain(["mod", PREDICT]);
     names.any(|called| name.eq_ignore_ascii_case(called))
 }
 

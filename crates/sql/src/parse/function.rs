@@ -15,6 +15,7 @@ use windrow_core::{Error, Place, Result};
 use super::cursor::{Cursor, place_of, span_of, spanning, unquoted};
 use super::ddl::{Head, folded, if_not_exists};
 use super::errors::from_parser;
+use super::predict::model_of_function;
 use super::statement::{CreateFunction, Parameter, SinkRows, Statement};
 use super::tail::Tail;
 use super::{lex, parser, query};
@@ -272,7 +273,7 @@ impl Visitor for Parts {
     }
 }
 
-/// The names of the functions that are called within a tree, folded as in the catalog.
+/// The names of the functions and models that are called within a tree, folded as in the catalog.
 struct Called(BTreeSet<String>);
 
 impl Called {
@@ -292,13 +293,14 @@ impl Visitor for Called {
             && let [part] = function.name.0.as_slice()
             && let Some(name) = part.as_ident()
         {
-            self.0.insert(folded(name));
+            let name = folded(name);
+            self.0.insert(model_of_function(&name).map_or_else(|| name.clone(), str::to_owned));
         }
         ControlFlow::Continue(())
     }
 }
 
-/// Returns the names of all functions, built in or not, that the definition of an object calls.
+/// Returns the names of all functions, built in or not, and of all models that the definition of an object calls.
 pub fn called(statement: &Statement) -> BTreeSet<String> {
     let mut called = Called(BTreeSet::new());
     match statement {

@@ -32,6 +32,7 @@ mod length;
 mod lex;
 mod located;
 mod placeholder;
+mod predict;
 mod refused;
 mod relation;
 pub(crate) mod row_pattern;
@@ -51,13 +52,14 @@ pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
 pub use located::located;
+pub use predict::{function_of_model, model_of_function};
 pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction, CreateSink, CreateStream,
-    CreateView, Drop, DropKind, Explain, Explained, Insert, OptionItem, OutFormat, Parameter,
-    Parsed, Set, ShowKind, SinkRows, Statement, StatementText, Verify, WatermarkClause,
+    CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction, CreateModel, CreateSink,
+    CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert, OptionItem, OutFormat,
+    Parameter, Parsed, Set, ShowKind, SinkRows, Statement, StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -51,6 +51,8 @@ pub enum Statement {
     CreateSink(Box<CreateSink>),
     /// `CREATE FUNCTION`.
     CreateFunction(Box<CreateFunction>),
+    /// `CREATE MODEL`.
+    CreateModel(Box<CreateModel>),
     /// `PAUSE SINK name`, `RESUME SINK name`.
     PauseSink {
         /// The sink.
@@ -213,6 +215,21 @@ pub struct CreateFunction {
     pub place: Place,
 }
 
+/// `CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name WITH (path = 'file')`.
+#[derive(Debug, Clone)]
+pub struct CreateModel {
+    /// Adds a version to a model of that name.
+    pub or_replace: bool,
+    /// Does nothing where one exists.
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// The place of the file, as it was written.
+    pub path: String,
+    /// The place of the option in the statement.
+    pub place: Place,
+}
+
 /// A parameter of a function.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -366,6 +383,8 @@ pub enum ShowKind {
     Queries,
     /// Sinks.
     Sinks,
+    /// Models.
+    Models,
     /// Watermarks per partition.
     Watermarks,
     /// Open windows.
@@ -404,6 +423,8 @@ pub enum DropKind {
     Sink,
     /// `FUNCTION`.
     Function,
+    /// `MODEL`.
+    Model,
 }
 
 /// `SET name = value`.

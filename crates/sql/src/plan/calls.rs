@@ -10,9 +10,10 @@ use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArgumentList,
     FunctionArguments, NullTreatment, Query, Spanned, Visit, Visitor,
 };
-use windrow_core::{Error, Result};
+use windrow_core::{Error, ErrorKind, Result};
 
 use super::tvf::place;
+use crate::parse::model_of_function;
 
 /// The window functions that support IGNORE NULLS.
 const SKIP_NULLS: &[&str] = &["first_value", "last_value", "nth_value", "lead", "lag"];
@@ -53,6 +54,9 @@ impl Visitor for Calls<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        if let Some(missing) = self.missing_model(function) {
+            return ControlFlow::Break(Box::new(missing));
+        }
         let Some((message, hint)) = self.unheard(function) else {
             return ControlFlow::Continue(());
         };
@@ -65,6 +69,23 @@ impl Visitor for Calls<'_> {
 }
 
 impl Calls<'_> {
+    /// The error of a call of a model that does not exist, or that the user has no grant on.
+    fn missing_model(&self, call: &Function) -> Option<Error> {
+        let [part] = call.name.0.as_slice() else { return None };
+        let function = &part.as_ident()?.value;
+        let model = model_of_function(function)?;
+        if self.state.scalar_functions().contains_key(function) {
+            return None;
+        }
+        let message = format!("model \"{model}\" does not exist");
+        let error =
+            Error::new(ErrorKind::NotFound, message).with_hint("SHOW MODELS lists all models.");
+        Some(match place(call.name.span()) {
+            Some(place) => error.with_place(place),
+            None => error,
+        })
+    }
+
     /// The error and the hint for a clause that the function would ignore.
     fn unheard(&self, call: &Function) -> Option<(String, &'static str)> {
         let [part] = call.name.0.as_slice() else { return None };

@@ -23,6 +23,8 @@ use sqlparser::ast::{
     TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use crate::parse::model_of_function;
+
 /// An extension of a session's configuration: columns have DataFusion's names.
 #[derive(Debug)]
 pub struct PlannerNames;
@@ -261,6 +263,7 @@ impl VisitorMut for Shown<'_> {
                 names.iter_mut().for_each(plain);
             }
             ast::Expr::Function(function) => {
+                as_prediction(function);
                 for part in &mut function.name.0 {
                     if let ObjectNamePart::Identifier(name) = part {
                         plain(name);
@@ -278,6 +281,19 @@ impl VisitorMut for Shown<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Writes a call of the function of a model as a call of `predict`, as it was written.
+fn as_prediction(function: &mut Function) {
+    let Some(name) = last(&function.name) else { return };
+    let (Some(model), FunctionArguments::List(list)) =
+        (model_of_function(&name), &mut function.args)
+    else {
+        return;
+    };
+    let model = ast::Expr::Identifier(Ident::with_quote('"', model));
+    list.args.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(model)));
+    function.name = ObjectName::from(vec![Ident::new("predict")]);
 }
 
 /// In lower case, unless it was quoted; the quotes remain if the name needs them.

@@ -20,7 +20,9 @@ fn definitions_come_back_in_order() {
     drop(definitions);
     let definitions = Definitions::open(&directory).unwrap();
     assert_eq!(definitions.list(), before);
-    let based = definitions.replace_at(&[], "b", Kind::Table, "…", Some("/files")).unwrap();
+    let models = BTreeMap::from([("m".to_owned(), 3)]);
+    let based =
+        definitions.replace_using(&[], ("b", Kind::Table, "…"), Some("/files"), models).unwrap();
     let reopened = Definitions::open(&directory).unwrap().list().pop();
     assert_eq!(reopened, Some(based));
     definitions.remove(&["b"]).unwrap();

@@ -1,0 +1,94 @@
+//! `CREATE MODEL`, and calls of models: `predict(m, a, b)` is a call of the function of `m`, whose name no text can have.
+
+use sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+};
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::{Cursor, spanning};
+use super::ddl::{Head, folded, if_not_exists, options};
+use super::relation::{name_place, placed, plain};
+use super::statement::{CreateModel, Statement};
+
+/// The function that is called with a model.
+pub(super) const PREDICT: &str = "predict";
+/// What the names of the functions of models begin with.
+const PREFIX: &str = "predict$";
+
+/// Returns the name of the function of a model.
+pub fn function_of_model(model: &str) -> String {
+    format!("{PREFIX}{model}")
+}
+
+/// Returns the model that a function is of; `None`: it is of none.
+pub fn model_of_function(function: &str) -> Option<&str> {
+    function.strip_prefix(PREFIX)
+}
+
+/// What follows `CREATE [OR REPLACE] MODEL`.
+pub(super) fn create_model(mut cursor: Cursor<'_>, head: Head, end: Place) -> Result<Statement> {
+    let if_not_exists = if_not_exists(&mut cursor)?;
+    let name = cursor.name("the name of the model")?;
+    let hint = "Write CREATE MODEL m WITH (path = 'm.onnx').";
+    if !cursor.sees(&["WITH"]) {
+        return Err(cursor.expected("WITH (path = …)").with_hint(hint));
+    }
+    let at = cursor.place();
+    let mut path = None;
+    for option in options(&mut cursor)? {
+        match option.key.as_str() {
+            "path" => path = Some((option.value, option.place)),
+            key => {
+                return Err(Error::config(format!("unknown option \"{key}\" of a model"))
+                    .with_place(option.place)
+                    .with_hint("The only option is path, the place of an ONNX file."));
+            }
+        }
+    }
+    cursor.expect_end()?;
+    let missing = || {
+        Error::config("a model needs the option path").with_place(spanning(at, end)).with_hint(hint)
+    };
+    let (path, place) = path.ok_or_else(missing)?;
+    let or_replace = head.or_replace;
+    Ok(Statement::CreateModel(Box::new(CreateModel {
+        or_replace,
+        if_not_exists,
+        name,
+        path,
+        place,
+    })))
+}
+
+/// Rewrites `predict(m, a, b)` as a call of the function of the model.
+///
+/// # Errors
+/// When its first argument is no name.
+pub(super) fn predict(function: &mut Function) -> Result<()> {
+    let is_called = plain(&function.name)
+        .is_some_and(|name| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(PREDICT));
+    if !is_called {
+        return Ok(());
+    }
+    let place = name_place(&function.name);
+    let model = match &function.args {
+        FunctionArguments::List(list) => match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(name)))) => {
+                Some(name.clone())
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let (Some(model), FunctionArguments::List(list)) = (model, &mut function.args) else {
+        let error = Error::sql("predict takes the name of a model first").with_hint(
+            "Write predict(m, a, b): the model, then the values that it takes, in order.",
+        );
+        return Err(placed(error, place));
+    };
+    list.args.remove(0);
+    let name = function_of_model(&folded(&model));
+    function.name =
+        ObjectName::from(vec![Ident { value: name, quote_style: Some('"'), span: model.span }]);
+    Ok(())
+}
