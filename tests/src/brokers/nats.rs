@@ -17,7 +17,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("nats/values and metadata have their types", types),
         trial("nats/poison is set aside with its sequence", poison),
-        trial("nats/reading begins where it is told", starts),
+        trial("nats/reading begins where option start says", starts),
         trial("nats/a server that is away fails only what ends", away),
         trial("nats/what a stream has lost is an error", lost),
         trial("nats/kill -9 of either over windows loses and doubles nothing", kills),
@@ -234,7 +234,7 @@ fn lost() -> Result<(), Failed> {
     let mut home = Home::new()?;
     home.flags = ["--checkpoint-interval", "0.01"].map(str::to_owned).to_vec();
     let sql = format!(
-        "{}CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT n FROM s;\n",
+        "{}CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT n, ts FROM s;\n",
         numbers(&server)
     );
     server.rows("t", 0, 10)?;

@@ -112,6 +112,7 @@ impl<L: Log> Work<L> {
                 }
                 Err(error) => {
                     self.report.away(error.message());
+                    // A reader that is gone needs no error.
                     drop(self.sender.send(Err(error)).await);
                     return;
                 }

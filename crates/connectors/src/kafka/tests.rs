@@ -1,7 +1,7 @@
 //! Sources over the broker that librdkafka brings for tests. What needs a real one is in the tests of the whole.
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
