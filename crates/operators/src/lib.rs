@@ -41,10 +41,13 @@ mod table;
 mod windows;
 
 pub use batches::compact;
-pub use changing::{Answer, CHANGE_CODE, ChangingSpec, normalised, normalised_windows};
+pub use changing::{
+    Answer, CHANGE_CODE, ChangingSpec, IS_FINAL, REVISION, early_fields, normalised,
+    normalised_windows,
+};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
-pub use early::{Differences, EarlySpec, IS_FINAL, REVISION, early_fields};
+pub use early::{Differences, EarlySpec};
 pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};
 pub use over::{FrameRow, OverCall, OverFrame, OverFunction, OverSpec};
 pub use pattern::{

@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Result};
 
-/// The lowest bit of the [`Mark`](crate::early::Mark) in a code.
+/// The lowest bit of the [`Mark`](super::Mark) in a code.
 const MARK_BIT: u32 = 34;
 
 /// The code of a change: the number of the group, then the change.

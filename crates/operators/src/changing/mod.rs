@@ -13,6 +13,7 @@
 mod answer;
 pub(crate) mod emission;
 mod equal;
+mod mark;
 mod normal;
 pub(crate) mod states;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use windrow_core::{Result, Watermark};
 
 pub use self::answer::Answer;
 pub(crate) use self::equal::same_rows;
+pub(crate) use self::mark::Mark;
+pub use self::mark::{IS_FINAL, REVISION, early_fields};
 pub use self::normal::{normalised, normalised_windows};
 pub(crate) use self::totals::Totals;
 use self::worker::Partial;

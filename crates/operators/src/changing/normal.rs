@@ -13,7 +13,7 @@ use windrow_core::{Change, Error, Result, change};
 
 use super::emission::{decode, mark};
 use super::equal::same_rows;
-use crate::early::Mark;
+use super::mark::Mark;
 
 /// Replaces the change codes in the last column of rows with the change column in first position; without it if `shown` is
 /// false, which is for results that only ever get inserts. `None`: nothing has changed.

@@ -11,12 +11,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
-use super::returned::{Content, Marks, Returned};
-use super::{EarlySpec, Emits, Mark, group_schema, no_checkpoints, too_large};
+use super::returned::{Content, GroupChanges, Marks, Returned};
+use super::{EarlySpec, Emits, group_schema, no_checkpoints, too_large};
 use crate::OperatorSpec;
 use crate::bounds::Bounds;
-use crate::changing::Totals;
 use crate::changing::emission::Emission;
+use crate::changing::{Mark, Totals};
 use crate::port::{CoordinatorPart, Finished, WindowRows};
 use crate::segments::kept::Cut;
 use crate::segments::spill::SpillSpace;
@@ -248,7 +248,8 @@ impl EarlyWindows {
         let first = self.groups;
         let groups = u32::try_from(emission.groups()).unwrap_or(u32::MAX);
         self.groups = self.groups.wrapping_add(groups);
-        let content = Content::Changes { bounds, emission, marks, first };
+        let changes = GroupChanges { bounds, emission, marks, first };
+        let content = Content::Changes(Box::new(changes));
         self.returned.push_back(Returned { end, closes: false, content });
     }
 }
@@ -318,10 +319,7 @@ impl CoordinatorPart for EarlyWindows {
         Ok(self.returned.front().map(|returned| returned.end))
     }
 
-    fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
-        if self.next_end(to)?.is_none() {
-            return Ok(None);
-        }
+    fn close(&mut self, _to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
         let Some(first) = self.returned.front_mut() else { return Ok(None) };
         let schemas = (&self.schemas.0, &self.schemas.1);
         let (rows, is_last) = first.next(schemas, &self.windows, rows_max)?;

@@ -14,7 +14,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Error, Result};
 
-use super::{Mark, with_code};
+use super::with_code;
+use crate::changing::Mark;
 use crate::changing::emission::{code, with_mark};
 use crate::table::Interner;
 

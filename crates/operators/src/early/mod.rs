@@ -18,7 +18,6 @@
 
 mod aligned;
 mod differences;
-mod mark;
 mod returned;
 mod sessions;
 mod worker;
@@ -32,8 +31,6 @@ use windrow_core::{Error, ErrorKind, Result, Watermark};
 
 use self::aligned::EarlyWindows;
 pub use self::differences::Differences;
-pub(crate) use self::mark::Mark;
-pub use self::mark::{IS_FINAL, REVISION, early_fields};
 use self::sessions::EarlySessions;
 use self::worker::EarlyStore;
 use crate::changing::CHANGE_CODE;

@@ -7,9 +7,9 @@ use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Error, Result};
 
-use super::Mark;
 use crate::OperatorSpec;
 use crate::bounds::Bounds;
+use crate::changing::Mark;
 use crate::changing::emission::{Emission, code, decode, with_mark};
 
 /// The changes of groups of one window.
@@ -26,9 +26,19 @@ pub(super) struct Returned {
 #[derive(Debug)]
 pub(super) enum Content {
     /// Some of the groups.
-    Changes { bounds: Bounds, emission: Emission, marks: Marks, first: u32 },
+    Changes(Box<GroupChanges>),
     /// All rows of the window.
     Whole(Vec<RecordBatch>),
+}
+
+/// The changes of some groups.
+#[derive(Debug)]
+pub(super) struct GroupChanges {
+    pub(super) bounds: Bounds,
+    pub(super) emission: Emission,
+    pub(super) marks: Marks,
+    /// The number of the first group among those of all windows.
+    pub(super) first: u32,
 }
 
 /// The marks of groups before and after their changes.
@@ -61,10 +71,11 @@ impl Returned {
         windows: &OperatorSpec,
         rows_max: usize,
     ) -> Result<(Vec<RecordBatch>, bool)> {
-        let (bounds, emission, marks, first) = match &mut self.content {
+        let changes = match &mut self.content {
             Content::Whole(batches) => return Ok((std::mem::take(batches), true)),
-            Content::Changes { bounds, emission, marks, first } => (bounds, emission, marks, first),
+            Content::Changes(changes) => changes.as_mut(),
         };
+        let GroupChanges { bounds, emission, marks, first } = changes;
         let Some(rows) = emission.next(groups, rows_max)? else { return Ok((vec![], true)) };
         let mut columns = rows.columns().to_vec();
         let codes = columns.pop();
@@ -85,7 +96,7 @@ impl Returned {
     /// Bytes of memory.
     pub(super) fn size_bytes(&self) -> usize {
         match &self.content {
-            Content::Changes { emission, .. } => emission.size_bytes(),
+            Content::Changes(changes) => changes.emission.size_bytes(),
             Content::Whole(batches) => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
         }
     }

@@ -113,9 +113,13 @@ async fn early_results_say_how_they_change_and_when() {
         FROM CUMULATE(bid, ts, INTERVAL '2 seconds', INTERVAL '10 seconds')
         GROUP BY window_end, auction";
     let text = shown(&format!("{windows} EMIT EVERY INTERVAL '5 seconds'")).await;
-    assert!(text.starts_with("upsert by [window_end, item]: a group of a window is one row"), "{text}");
+    assert!(
+        text.starts_with("upsert by [window_end, item]: a group of a window is one row"),
+        "{text}"
+    );
     assert!(text.contains("early results: every 5s; final when a window closes"), "{text}");
-    let sql = format!("SELECT item, n FROM ({windows}) EMIT ON UPDATE WITH BATCH INTERVAL '1 second'");
+    let sql =
+        format!("SELECT item, n FROM ({windows}) EMIT ON UPDATE WITH BATCH INTERVAL '1 second'");
     let text = shown(&sql).await;
     assert!(text.starts_with("retracting: the output lacks the key"), "{text}");
     assert!(text.contains("early results: when there are some, once in 1s"), "{text}");

@@ -158,7 +158,10 @@ async fn tails() {
     let windows =
         "SELECT window_end, count(*) FROM TUMBLE(bid, ts, INTERVAL '1 s') GROUP BY window_end";
     for (tail, message) in [
-        ("EMIT FINAL AND TIMEOUT INTERVAL '1 second'", "AND TIMEOUT is not yet part of this version"),
+        (
+            "EMIT FINAL AND TIMEOUT INTERVAL '1 second'",
+            "AND TIMEOUT is not yet part of this version",
+        ),
         ("ORDER BY 2 EMIT CHANGES", "ORDER BY without LIMIT has no meaning for early results"),
     ] {
         let error = world.continuous(&format!("{windows} {tail}")).await.unwrap_err();
@@ -167,7 +170,10 @@ async fn tails() {
     for (sql, message) in [
         ("SELECT price FROM bid EMIT EVERY INTERVAL '1 second'", "emitted at once"),
         ("SELECT price FROM bid EMIT CHANGES WITH DELAY INTERVAL '1 second'", "the query has none"),
-        ("SELECT count(*) FROM bid EMIT CHANGES WITH DELAY INTERVAL '1 second'", "the query has none"),
+        (
+            "SELECT count(*) FROM bid EMIT CHANGES WITH DELAY INTERVAL '1 second'",
+            "the query has none",
+        ),
     ] {
         let error = world.continuous(sql).await.unwrap_err();
         assert!(error.message().contains(message), "{}", error.message());
