@@ -25,7 +25,7 @@ mod schema_registry;
 mod sinks;
 pub mod webhook;
 
-pub use env::{ConnectorEnv, Declared, SinkSpec};
+pub use env::{ConnectorEnv, Declared, SinkChanges, SinkSpec};
 pub use file::Files;
 pub use formats::body::{RecordFormat, Records, decode_records};
 pub use options::{OptionDoc, StreamOptions, is_secret};
