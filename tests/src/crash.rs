@@ -43,6 +43,19 @@ const ROW_VIEWS: [(&str, &str); 3] = [
     ("ru", "SELECT id, ts FROM u WHERE x % 3 <> 0"),
 ];
 
+/// The views with updating results: by key, with rows removed by value, without a key, and with rows that only come.
+const UPDATING_VIEWS: [(&str, &str); 4] = [
+    ("e", "SELECT k, count(*) AS n, sum(x) AS total, max(id) AS last FROM s GROUP BY k"),
+    ("eh", "SELECT count(*) AS n, min(x) AS low FROM s GROUP BY id % 50 HAVING count(*) % 3 <> 1"),
+    ("ea", "SELECT count(*) AS n, count(DISTINCT k) AS keys, max_by(k, id) AS k FROM s"),
+    ("ed", "SELECT DISTINCT k, id % 7 AS d FROM s"),
+];
+
+/// Whether the rows of view `e` are the answer over the first rows of the stream, whichever: it reads the view once.
+const PREFIX: &str = "SELECT CASE WHEN max(e.n) = count(s.id) AND max(e.total) = coalesce(sum(s.x), 0) THEN 'a_prefix' \
+                      ELSE 'no_prefix' END AS state FROM (SELECT coalesce(sum(n), 0) AS n, coalesce(sum(total), 0) AS total, \
+                      coalesce(max(last), 0) AS last FROM e) AS e LEFT JOIN s ON s.id <= e.last;\n";
+
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
 const VIEWS: [(&str, &str, u32); 17] = [
     (
@@ -317,7 +330,11 @@ impl World {
         let mut sql = create();
         let mut inserts = vec![];
         let mut next = self.next_id;
-        for _ in 0..statements {
+        for number in 0..statements {
+            // At once after the start, and while rows come.
+            if number % 40 == 0 {
+                sql.push_str(PREFIX);
+            }
             let (rows, text) = self.insert(next);
             next = rows.keys().last().map_or(next, |id| id + 1);
             inserts.push(rows);
@@ -368,6 +385,7 @@ impl World {
             || told && matches!(said.status.code(), Some(130 | 143));
         said.check(may_end, "the program fails")?;
         said.no_bug()?;
+        said.check(!said.out.contains("no_prefix"), "a view is not the answer of a prefix")?;
         let acknowledgements = said.err.split_inclusive('\n').filter(|l| l.ends_with('\n'));
         let mut acknowledged =
             acknowledgements.filter_map(|l| l.trim_end().strip_prefix("INSERT 0 "));
@@ -398,6 +416,11 @@ impl World {
             queries.push(format!("SELECT * FROM {name}"));
             queries.push(text.to_owned());
         }
+        for (name, text) in UPDATING_VIEWS {
+            before.push_str(&format!("WAIT FOR {name};\n"));
+            queries.push(format!("SELECT * FROM {name}"));
+            queries.push(text.to_owned());
+        }
         for (name, text, slack) in VIEWS {
             before.push_str(&format!("WAIT FOR {name};\n"));
             let newest =
@@ -420,7 +443,7 @@ impl World {
         self.check_rows(&tables.next().unwrap_or_default())?;
         same("the ledger", &tables.next().unwrap_or_default(), &[])?;
         let mut next = || tables.next().unwrap_or_default();
-        for (name, _) in ROW_VIEWS {
+        for (name, _) in ROW_VIEWS.into_iter().chain(UPDATING_VIEWS) {
             let (view, bounded) = (next(), next());
             same(&format!("view {name}"), &view, &bounded)?;
         }
@@ -456,6 +479,10 @@ fn create() -> String {
     let windows = VIEWS.map(|(name, text, _)| (name, text));
     for (name, text) in ROW_VIEWS.into_iter().chain(windows) {
         sql.push_str(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {text};\n"));
+    }
+    for (name, text) in UPDATING_VIEWS {
+        let create = "CREATE MATERIALIZED VIEW IF NOT EXISTS";
+        sql.push_str(&format!("{create} {name} AS {text} EMIT CHANGES;\n"));
     }
     sql
 }

@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("postgres/values arrive as they are", types),
         trial("postgres/rows replace others by their key", upsert),
+        trial("postgres/changes are applied by their key, or are rows themselves", changes),
         trial("postgres/tables that do not fit are refused", unfit),
         trial("postgres/a server that is away holds the sink alone", away),
         trial("postgres/refused rows are set aside, each once", rejected),
@@ -210,6 +211,49 @@ fn upsert() -> Result<(), Failed> {
         return Err(format!("{state:?}").into());
     }
     server.has("SELECT sink, sequence FROM windrow_sinks ORDER BY sink", &["k|60", "q|60"])?;
+    talk.close()?;
+    Ok(())
+}
+
+/// An updating result: upserts and deletes by key, also of a key with NULL; without key its changes.
+fn changes() -> Result<(), Failed> {
+    let mut server = Server::new()?;
+    server.sql("CREATE TABLE two (a int, b int, n bigint, UNIQUE NULLS NOT DISTINCT (a, b))")?;
+    let temp = tempfile::tempdir()?;
+    let mut talk = engine(Some(temp.path()))?;
+    talk.ask("CREATE STREAM c (a INT, b INT)")?;
+    let select =
+        "SELECT a, b, count(*) AS n FROM c GROUP BY a, b HAVING count(*) <> 2 EMIT CHANGES";
+    talk.ask(&format!("CREATE MATERIALIZED VIEW cv AS {select}"))?;
+    let refused = |options: &str, words: &str| -> Result<(), Failed> {
+        let why = refusal(talk.ask(&format!("CREATE SINK x FROM cv {options}")))?;
+        if why.contains(words) { Ok(()) } else { Err(format!("{words} is not said: {why}").into()) }
+    };
+    refused(&server.options("two", ", key = 'a'"), "key = 'a,b'")?;
+    let keyed = server.options("two", ", key = 'b, a', batch_interval = '10 ms'");
+    talk.ask(&format!("CREATE SINK k FROM cv {keyed}"))?;
+    talk.ask(&format!("CREATE SINK log FROM cv {}", server.options("log", CREATED)))?;
+    for (rows, expected) in [
+        ("(1, 1), (1, 2), (NULL, 1)", ["1|1|1", "1|2|1", "None|1|1"].as_slice()),
+        ("(1, 1), (NULL, 1), (3, 3)", &["1|2|1", "3|3|1"]),
+        ("(1, 1), (NULL, 1), (1, 2)", &["1|1|3", "3|3|1", "None|1|3"]),
+    ] {
+        talk.ask(&format!("INSERT INTO c VALUES {rows}"))?;
+        for sink in ["k", "log"] {
+            talk.ask(&format!("WAIT FOR {sink}"))?;
+        }
+        server.has("SELECT a, b, n FROM two ORDER BY a, b", expected)?;
+        talk.close()?;
+        talk = engine(Some(temp.path()))?;
+    }
+    server.has(
+        "SELECT change, n FROM log WHERE a = 1 AND b = 1",
+        &["insert|1", "delete|1", "insert|3"],
+    )?;
+    let state = talk.rows("SELECT state, guarantee FROM windrow.sinks WHERE name = 'k'")?;
+    if state != [["running", "exactly once"]] {
+        return Err(format!("{state:?}").into());
+    }
     talk.close()?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use windrow_core::{Clock, Limits};
+use windrow_core::{Clock, Error, Limits, Result};
 
 use crate::file::Files;
 
@@ -47,4 +47,37 @@ pub struct SinkSpec {
     pub origin: String,
     /// The columns of its rows.
     pub schema: SchemaRef,
+    /// `Some` if its rows are the changes of an updating result; the first column is then the kind of the change.
+    pub changes: Option<SinkChanges>,
+}
+
+/// The changes of an updating result, as a sink takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkChanges {
+    /// The columns of the key by which rows replace each other; `None`: rows are removed by value.
+    pub key: Option<Vec<String>>,
+}
+
+impl SinkChanges {
+    /// Checks that changes can be applied at the destination by the option `key`; `otherwise`: what else can be done.
+    ///
+    /// # Errors
+    /// When it is not the key of the changes.
+    pub(crate) fn check_key(&self, key: &[String], otherwise: &str) -> Result<()> {
+        let (why, hint) = match &self.key {
+            Some(of) if of.iter().all(|name| key.contains(name)) && key.len() == of.len() => {
+                return Ok(());
+            }
+            Some(of) if !of.is_empty() => (
+                "these columns are not the key of the updating result",
+                format!("Write key = '{}'", of.join(",")),
+            ),
+            _ => (
+                "the updating result has no key columns",
+                "Select all GROUP BY columns in the view".to_owned(),
+            ),
+        };
+        let error = Error::config(format!("option \"key\": {why}"));
+        Err(error.with_hint(format!("{hint}, or {otherwise}.")))
+    }
 }

@@ -29,7 +29,7 @@ mod template;
 mod tls;
 pub mod webhook;
 
-pub use env::{ConnectorEnv, Declared, SinkSpec};
+pub use env::{ConnectorEnv, Declared, SinkChanges, SinkSpec};
 pub use file::Files;
 pub use formats::body::{RecordFormat, Records, decode_records};
 pub use options::{OptionDoc, StreamOptions, is_secret};

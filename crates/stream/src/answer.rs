@@ -6,7 +6,8 @@
 //! Invariants: a reader sees all changes of an emission or none; the visible rows are the changes of the log before
 //! [`CurrentRows::sequence`], folded.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -21,7 +22,6 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::StreamExt;
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
 use windrow_operators::{Answer, Cut, SavedState};
@@ -32,10 +32,17 @@ use crate::log::StreamLog;
 /// The number of changes that the log keeps for readers that are behind.
 const CHANGES_KEPT: u64 = 1 << 18;
 
+/// A reader of all changes, which are kept until it has them.
+pub trait ReadsChanges: fmt::Debug + Send + Sync {
+    /// Returns the number of changes that it does not need any more.
+    fn has_read(&self) -> u64;
+}
+
 /// The current rows of a view.
 #[derive(Debug)]
 pub struct LiveAnswer {
     schema: SchemaRef,
+    readers: Mutex<Vec<Weak<dyn ReadsChanges>>>,
     state: Mutex<State>,
 }
 
@@ -61,8 +68,30 @@ impl LiveAnswer {
         let answer = Answer::new(Arc::clone(&schema), key)?;
         Ok(Self {
             schema,
+            readers: Mutex::default(),
             state: Mutex::new(State { answer, staged: vec![], sequence: 0, memory }),
         })
+    }
+
+    /// Keeps all changes that `reader` has not read, as long as it exists.
+    pub fn keep_for<R: ReadsChanges + 'static>(&self, reader: &Arc<R>) {
+        let reader: Weak<R> = Arc::downgrade(reader);
+        self.readers.lock().push(reader);
+    }
+
+    /// Returns the number of changes that all readers have read.
+    fn read_by_all(&self) -> u64 {
+        let mut readers = self.readers.lock();
+        readers.retain(|reader| reader.strong_count() > 0);
+        let read = readers.iter().filter_map(|reader| Some(reader.upgrade()?.has_read()));
+        read.min().unwrap_or(u64::MAX)
+    }
+
+    /// The names of the columns of its key; `None`: rows are removed by value.
+    pub fn key(&self) -> Option<Vec<String>> {
+        let state = self.state.lock();
+        let name = |column: &usize| self.schema.field(*column).name().clone();
+        state.answer.key().map(|key| key.iter().map(name).collect())
     }
 
     /// The columns of its rows.
@@ -89,7 +118,7 @@ impl LiveAnswer {
         state.sequence = sequence;
         state.measure()?;
         drop(state);
-        let old = sequence.saturating_sub(CHANGES_KEPT);
+        let old = sequence.saturating_sub(CHANGES_KEPT).min(self.read_by_all());
         log.hide_before(old);
         log.release_before(old);
         Ok(())
@@ -183,10 +212,11 @@ impl PartitionStream for HeldRows {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let CurrentRows { batches, held, .. } = self.rows.clone();
-        let rows = futures::stream::iter(batches).map(move |batch| {
-            let _counts_as_long_as_the_stream = &held;
-            Ok(batch)
-        });
+        // The memory counts as long as the stream.
+        let next = |(mut left, held): (std::vec::IntoIter<RecordBatch>, Arc<MemoryReservation>)| {
+            std::future::ready(left.next().map(|batch| (Ok(batch), (left, held))))
+        };
+        let rows = futures::stream::unfold((batches.into_iter(), held), next);
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }

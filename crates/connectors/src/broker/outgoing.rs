@@ -9,10 +9,11 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
 use bytes::Bytes;
-use windrow_core::{Error, Result, sql_type};
+use windrow_core::{Change, Error, Result, change, sql_type};
 
 use super::shape::{Form, Shape};
 use crate::encode::{Encoding, Packing, json_lines};
+use crate::env::SinkChanges;
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,17 +42,32 @@ pub(crate) struct Messages {
     key: Vec<usize>,
     headers: Vec<(Arc<str>, usize)>,
     value: Vec<usize>,
-    /// A row in which all of these columns are NULL is a tombstone; empty: there are no tombstones.
+    /// A row in which all of these columns are NULL is a tombstone; empty: there are no tombstones of this kind.
     others: Vec<usize>,
+    /// Whether the rows are changes, and a delete is a tombstone. The kind of the change is then not in the value.
+    applies: bool,
 }
 
 impl Messages {
     /// Checks the columns.
     ///
     /// # Errors
-    /// For missing columns, and types that the format does not have.
-    pub(crate) fn new(schema: &SchemaRef, options: &Shape) -> Result<Self> {
-        let value = options.value_columns(schema)?;
+    /// For missing columns, a key that is not that of the changes, and types that the format does not have.
+    pub(crate) fn new(
+        schema: &SchemaRef,
+        changes: Option<&SinkChanges>,
+        options: &Shape,
+    ) -> Result<Self> {
+        let applied = changes.filter(|_| options.tombstones);
+        if let Some(changes) = applied {
+            let without =
+                "leave tombstones out: then each change is a message, with the field \"change\"";
+            changes.check_key(&options.key, without)?;
+        }
+        let mut value = options.value_columns(schema)?;
+        if applied.is_some() {
+            value.retain(|at| *at > 0);
+        }
         let places = |names: &[String]| -> Result<Vec<usize>> {
             names.iter().map(|name| Ok(schema.index_of(name)?)).collect()
         };
@@ -70,11 +86,12 @@ impl Messages {
         for at in single.iter().chain(&headers) {
             texts(schema, *at)?;
         }
-        let others = match options.tombstones {
+        let others = match options.tombstones && applied.is_none() {
             true => (0..schema.fields().len()).filter(|at| !key.contains(at)).collect(),
             false => vec![],
         };
-        if options.tombstones && (key.is_empty() || others.is_empty()) {
+        let has_others = applied.is_some() || !others.is_empty();
+        if options.tombstones && (key.is_empty() || !has_others) {
             return Err(Error::config("tombstones need a key, and columns besides it")
                 .with_hint("Name the columns of the key: key = '…'."));
         }
@@ -85,6 +102,7 @@ impl Messages {
             headers: names.zip(headers).collect(),
             value,
             others,
+            applies: applied.is_some(),
         })
     }
 
@@ -104,7 +122,14 @@ impl Messages {
             .iter()
             .map(|(name, at)| Ok((name, text(rows.column(*at))?)))
             .collect::<Result<_>>()?;
+        let changes = match self.applies {
+            true => change::read(rows.column(0))?,
+            false => vec![],
+        };
         let is_gone = |row: usize| {
+            if let Some(change) = changes.get(row) {
+                return *change == Change::Delete;
+            }
             !self.others.is_empty() && self.others.iter().all(|at| rows.column(*at).is_null(row))
         };
         let messages =
@@ -208,7 +233,7 @@ mod tests {
         let all: Vec<_> = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let options = StreamOptions::try_new("kafka", &all, OPTIONS).unwrap();
         let options = Shape::read(&options).unwrap();
-        Messages::new(&rows().schema(), &options).unwrap().of(&rows(), 10).unwrap()
+        Messages::new(&rows().schema(), None, &options).unwrap().of(&rows(), 10).unwrap()
     }
 
     fn shown(bytes: &Option<Bytes>) -> Option<&str> {
@@ -237,5 +262,37 @@ mod tests {
         let all = messages(&[("key", "id"), ("headers", "h"), ("format", "raw")]);
         assert_eq!(shown(&all[0].value), Some("ü\n\""));
         assert_eq!(all[1].value, None);
+    }
+
+    #[test]
+    fn a_delete_is_a_tombstone_of_its_key() {
+        let rows = RecordBatch::try_from_iter(vec![
+            ("change", change::column(Change::ALL.into_iter())),
+            ("id", Arc::new(Int64Array::from(vec![1, 1, 1, 2])) as ArrayRef),
+            ("n", Arc::new(Int64Array::from(vec![5, 5, 6, 7])) as ArrayRef),
+        ])
+        .unwrap();
+        let with = |key: &str, options: &[(&str, &str)]| {
+            let all = [("key", key)];
+            let all = all.iter().chain(options).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let all: Vec<_> = all.collect();
+            let options = StreamOptions::try_new("kafka", &all, OPTIONS).unwrap();
+            let options = Shape::read(&options).unwrap();
+            let changes = SinkChanges { key: Some(vec!["id".to_owned()]) };
+            Messages::new(&rows.schema(), Some(&changes), &options)
+        };
+        let values = |messages: Messages| -> Vec<Option<String>> {
+            let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+            let all = messages.of(&rows, 0).unwrap().into_iter();
+            all.map(|message| message.value.map(text)).collect()
+        };
+        let tombstones = [("tombstones", "true")];
+        let found = values(with("id", &tombstones).unwrap());
+        assert_eq!(found.last(), Some(&None));
+        assert_eq!(found[2].as_deref(), Some(r#"{"id":1,"n":6}"#));
+        let error = with("n", &tombstones).unwrap_err();
+        assert!(error.hints().iter().any(|hint| hint.contains("key = 'id'")), "{error}");
+        let all = values(with("id", &[]).unwrap());
+        assert_eq!(all[3].as_deref(), Some(r#"{"change":"delete","id":2,"n":7}"#));
     }
 }

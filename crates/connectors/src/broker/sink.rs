@@ -138,7 +138,7 @@ pub(crate) fn message_sink<D: Destination>(
 ) -> Result<Box<dyn Sink>> {
     Ok(Box::new(MessageSink {
         topic: Template::parse(topic, &spec.schema, false)?,
-        messages: Messages::new(&spec.schema, shape)?,
+        messages: Messages::new(&spec.schema, spec.changes.as_ref(), shape)?,
         destination: Some(destination),
         options,
         io: io.clone(),

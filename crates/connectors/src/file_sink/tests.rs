@@ -45,6 +45,7 @@ fn sink(dir: &Path, more: &[(&str, &str)]) -> Box<dyn Sink> {
         id: "1".to_owned(),
         origin: "d.1".to_owned(),
         schema: rows(0..0).schema(),
+        changes: None,
     };
     open(&options, &spec, &env).unwrap()
 }

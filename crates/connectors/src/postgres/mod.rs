@@ -82,7 +82,7 @@ pub(crate) fn open(
     Ok(Box::new(PostgresSink {
         id: spec.origin.clone(),
         name: spec.name.clone(),
-        table: Table::new(&spec.schema, &options)?,
+        table: Table::new(&spec.schema, spec.changes.as_ref(), &options)?,
         options: Arc::new(options),
         io: env.io.clone(),
         clock: Arc::clone(&env.clock),

@@ -76,8 +76,8 @@ pub(super) struct Session {
     begin: Statement,
     lock: Statement,
     copy: Statement,
-    /// Moves rows from the temporary table, where rows replace others.
-    upsert: Option<Statement>,
+    /// Move rows from the temporary table, in order, where rows replace others.
+    moves: Vec<Statement>,
     advance: Statement,
 }
 
@@ -104,15 +104,15 @@ impl Session {
         let advance = format!(
             "UPDATE {ledger} SET sequence = $2, updated = now() WHERE id = $1 RETURNING ({signed})"
         );
-        let upsert = match table.upsert_sql(options) {
-            Some(sql) => Some(client.prepare(&sql).await.map_err(failed)?),
-            None => None,
-        };
+        let mut moves = vec![];
+        for sql in table.move_sql(options) {
+            moves.push(client.prepare(&sql).await.map_err(failed)?);
+        }
         Ok(Self {
             begin: client.prepare(&begin).await.map_err(failed)?,
             lock: client.prepare(&lock).await.map_err(failed)?,
             copy: client.prepare(&table.copy_sql(options)).await.map_err(failed)?,
-            upsert,
+            moves,
             advance: client.prepare(&advance).await.map_err(failed)?,
             columns,
             signature,
@@ -171,13 +171,13 @@ impl Session {
             copy_in(
                 &transaction,
                 (&self.copy, &self.columns),
-                self.upsert.is_some(),
+                !self.moves.is_empty(),
                 rows,
                 options,
             )
             .await?;
-            if let Some(upsert) = &self.upsert {
-                transaction.execute(upsert, &[]).await.map_err(failed)?;
+            for statement in &self.moves {
+                transaction.execute(statement, &[]).await.map_err(failed)?;
             }
         }
         let now = transaction.query_one(&self.advance, &[&id, &to]).await.map_err(failed)?;

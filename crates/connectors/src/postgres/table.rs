@@ -11,10 +11,13 @@ use super::connection::judged;
 use super::options::PostgresOptions;
 use super::types::{PgType, created, fits, hint};
 use crate::encode::{Encoding, Packing};
+use crate::env::SinkChanges;
 
 /// The temporary table of an upsert, and its first column, which orders the rows of one key.
 const STAGE: &str = "pg_temp.windrow_rows";
 const NUMBER: &str = "\"number of the row\"";
+/// Its second column, if the rows are changes that are applied by key. No column of the view has this name.
+const CHANGE: &str = "\"change\"";
 
 /// A column of a table.
 struct Column {
@@ -33,7 +36,11 @@ struct Column {
 /// The columns of a sink, and the names of its table.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
+    /// The columns of the table.
     schema: SchemaRef,
+    /// Whether the rows are changes that are applied by key. They have the kind of the change first, which is not a column of
+    /// the table.
+    applies: bool,
 }
 
 /// Returns a quoted identifier.
@@ -54,8 +61,16 @@ impl Table {
     /// Checks what can be checked without the server.
     ///
     /// # Errors
-    /// For a key that is not a column, and column types that PostgreSQL does not have.
-    pub(super) fn new(schema: &SchemaRef, options: &PostgresOptions) -> Result<Self> {
+    /// For a key that is not a column, or not that of the changes, and column types that PostgreSQL does not have.
+    pub(super) fn new(
+        schema: &SchemaRef,
+        changes: Option<&SinkChanges>,
+        options: &PostgresOptions,
+    ) -> Result<Self> {
+        let applied = changes.filter(|_| !options.key.is_empty());
+        let first = usize::from(applied.is_some());
+        let columns: Vec<usize> = (first..schema.fields().len()).collect();
+        let schema = &SchemaRef::new(schema.project(&columns)?);
         for (at, name) in options.key.iter().enumerate() {
             if schema.field_with_name(name).is_err() {
                 let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -67,6 +82,11 @@ impl Table {
             if options.key.iter().take(at).any(|before| before == name) {
                 return Err(Error::config(format!("option \"key\" has \"{name}\" twice")));
             }
+        }
+        if let Some(changes) = applied {
+            let without =
+                "leave key out: then each change becomes a row, with the column \"change\"";
+            changes.check_key(&options.key, without)?;
         }
         for field in schema.fields() {
             let (name, data_type) = (field.name(), field.data_type());
@@ -82,7 +102,7 @@ impl Table {
                 Encoding::Json(Packing::Plain).check(&nested)?;
             }
         }
-        Ok(Self { schema: SchemaRef::clone(schema) })
+        Ok(Self { schema: SchemaRef::clone(schema), applies: applied.is_some() })
     }
 
     fn names(&self) -> Vec<String> {
@@ -94,12 +114,49 @@ impl Table {
         let columns = self.names().join(", ");
         match options.key.is_empty() {
             true => format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", full_name(options)),
-            false => format!("COPY {STAGE} ({NUMBER}, {columns}) FROM STDIN (FORMAT binary)"),
+            false => format!(
+                "COPY {STAGE} ({NUMBER}, {}{columns}) FROM STDIN (FORMAT binary)",
+                self.change()
+            ),
         }
     }
 
-    /// The statement that moves rows from the temporary table; `None`: there is no key.
-    pub(super) fn upsert_sql(&self, options: &PostgresOptions) -> Option<String> {
+    /// The column of the change in the temporary table, with a comma after it.
+    fn change(&self) -> String {
+        if self.applies { format!("{CHANGE}, ") } else { String::new() }
+    }
+
+    /// The statements that move rows from the temporary table, in order; none if there is no key. The last one inserts.
+    pub(super) fn move_sql(&self, options: &PostgresOptions) -> Vec<String> {
+        let mut statements = vec![];
+        if self.applies {
+            statements.extend(self.delete_sql(options));
+        }
+        statements.extend(self.upsert_sql(options));
+        statements
+    }
+
+    /// The statements that delete the rows whose last change is a delete: those with a value in each column of the key, by
+    /// its index, and the others.
+    fn delete_sql(&self, options: &PostgresOptions) -> [String; 2] {
+        let key: Vec<String> = options.key.iter().map(|name| quoted(name)).collect();
+        let each = |form: &dyn Fn(&String) -> String, word: &str| {
+            key.iter().map(form).collect::<Vec<_>>().join(word)
+        };
+        let (table, list) = (full_name(options), key.join(", "));
+        let last = format!(
+            "(SELECT DISTINCT ON ({list}) {CHANGE}, {list} FROM {STAGE} ORDER BY {list}, {NUMBER} DESC)"
+        );
+        let delete = format!(
+            "DELETE FROM {table} AS old USING {last} AS last WHERE last.{CHANGE} = 'delete'"
+        );
+        let equal = each(&|name| format!("old.{name} = last.{name}"), " AND ");
+        let null = each(&|name| format!("last.{name} IS NULL"), " OR ");
+        let same = each(&|name| format!("old.{name} IS NOT DISTINCT FROM last.{name}"), " AND ");
+        [format!("{delete} AND {equal}"), format!("{delete} AND ({null}) AND {same}")]
+    }
+
+    fn upsert_sql(&self, options: &PostgresOptions) -> Option<String> {
         if options.key.is_empty() {
             return None;
         }
@@ -117,10 +174,16 @@ impl Table {
             false => format!("UPDATE SET {}", sets.join(", ")),
         };
         let (table, key) = (full_name(options), key.join(", "));
-        Some(format!(
-            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM {STAGE} \
-             ORDER BY {key}, {NUMBER} DESC ON CONFLICT ({key}) DO {action}"
-        ))
+        let change = self.change();
+        let last = format!(
+            "SELECT DISTINCT ON ({key}) {change}{columns} FROM {STAGE} ORDER BY {key}, {NUMBER} DESC"
+        );
+        // The row before an update is current until the row after it comes.
+        let rows = match self.applies {
+            true => format!("SELECT {columns} FROM ({last}) AS last WHERE {CHANGE} <> 'delete'"),
+            false => last,
+        };
+        Some(format!("INSERT INTO {table} ({columns}) {rows} ON CONFLICT ({key}) DO {action}"))
     }
 
     /// A query that returns a signature of the columns of the table.
@@ -170,9 +233,11 @@ impl Table {
         let types = self.compare(&columns, options)?;
         if let Some(upsert) = self.upsert_sql(options) {
             let names = self.names().join(", ");
+            let change =
+                if self.applies { format!("''::text AS {CHANGE}, ") } else { String::new() };
             let stage = format!(
                 "CREATE TEMP TABLE windrow_rows ON COMMIT DELETE ROWS AS \
-                 SELECT 0::bigint AS {NUMBER}, {names} FROM {} WITH NO DATA",
+                 SELECT 0::bigint AS {NUMBER}, {change}{names} FROM {} WITH NO DATA",
                 full_name(options)
             );
             client.batch_execute(&stage).await.map_err(failed)?;
@@ -203,7 +268,7 @@ impl Table {
     /// Returns the types of the columns that the sink writes.
     fn compare(&self, columns: &[Column], options: &PostgresOptions) -> Result<Vec<PgType>> {
         let table = options.shown_table();
-        let mut types = vec![];
+        let mut types = if self.applies { vec![PgType::Text] } else { vec![] };
         for field in self.schema.fields() {
             let (name, data_type) = (field.name(), field.data_type());
             let Some(column) = columns.iter().find(|column| column.name == *name) else {

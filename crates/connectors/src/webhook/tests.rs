@@ -95,6 +95,7 @@ fn sink(url: &str, more: &[(&str, &str)], files: Files) -> Result<Box<dyn Sink>>
         id: "7".to_owned(),
         origin: "d.7".to_owned(),
         schema: rows(0..0).schema(),
+        changes: None,
     };
     open(&options, &spec, &env)
 }

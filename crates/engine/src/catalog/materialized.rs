@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::{Error, Result};
+use windrow_core::Result;
 use windrow_query::shared::Shared;
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
@@ -61,19 +61,9 @@ impl Materialized {
         }
     }
 
-    /// Refuses a view with an updating result for a consumer (`what`, such as `a sink`) that needs append-only rows.
-    ///
-    /// # Errors
-    /// When the result is updating.
-    pub(crate) fn check_append_only(&self, what: &str) -> Result<()> {
-        match &self.answer {
-            None => Ok(()),
-            Some(_) => Err(Error::sql(format!(
-                "{what} needs append-only rows, and view \"{}\" has an updating result",
-                self.name
-            ))
-            .with_hint(format!("SUBSCRIBE TO {} returns its changes.", self.name))),
-        }
+    /// The number of rows that a SELECT returns.
+    pub(crate) fn rows(&self) -> u64 {
+        self.answer.as_ref().map_or_else(|| self.log.held_rows(), |answer| answer.len())
     }
 
     /// Checks that the view has not failed.

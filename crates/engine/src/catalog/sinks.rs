@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_core::{Error, ErrorKind, Guarantee, Result};
 use windrow_query::shared::Shared;
+use windrow_stream::answer::ReadsChanges;
 use windrow_stream::log::{Completion, StreamLog};
 use windrow_stream::repeated::repeated;
 use windrow_stream::spill::Spiller;
@@ -131,6 +132,12 @@ pub(crate) struct SinkObject {
     state: Mutex<SinkState>,
     changed: watch::Sender<()>,
     control: watch::Sender<Control>,
+}
+
+impl ReadsChanges for SinkObject {
+    fn has_read(&self) -> u64 {
+        self.state.lock().committed
+    }
 }
 
 impl SinkObject {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use windrow_connectors::{ConnectorEnv, SinkSpec, open_sink};
+use windrow_connectors::{ConnectorEnv, SinkChanges, SinkSpec, open_sink};
 use windrow_core::{Error, Result, Sink};
 use windrow_sql::parse::{self, ContinuousQuery, OptionItem, SinkRows};
 use windrow_sql::plan::distinct_columns;
@@ -176,7 +176,6 @@ struct NewSink<'a> {
 impl NewSink<'_> {
     /// Checks the options, and that the rows of the view keep their numbers.
     fn check(&self, view: &Materialized) -> Result<()> {
-        view.check_append_only("a sink")?;
         self.open(("", ""), view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
@@ -200,6 +199,7 @@ impl NewSink<'_> {
             id: id.to_owned(),
             origin: origin.to_owned(),
             schema: Arc::clone(view.log.schema()),
+            changes: view.answer.as_ref().map(|answer| SinkChanges { key: answer.key() }),
         };
         let opened = open_sink(&self.options.connector, &self.options.rest, &spec, &env);
         opened.map_err(|error| {
@@ -253,7 +253,6 @@ impl NewSink<'_> {
         }
         let bounded = plan.clone();
         let plan = cx.planner().continuous(plan, &query.tail).await?;
-        plan.check_append_only("a sink")?;
         check_resumable(cx, &plan)?;
         let late_to = late_stream(cx, &query.tail, &reads)?;
         let creation = Creation::new(cx, name);
@@ -323,8 +322,10 @@ impl NewSink<'_> {
         };
         let is_new = stored.is_none();
         let known = old.as_ref().map(|(old, _)| old.committed);
-        let (mut record, rejected) =
-            stored.or(old).unwrap_or_else(|| (self.begin(view), Rejected::default()));
+        let (mut record, rejected) = match stored.or(old) {
+            Some(known) => known,
+            None => (self.begin(view)?, Rejected::default()),
+        };
         let is_open = cx.restoring.is_none() && !cx.instance.is_plan_only();
         if is_open {
             let has = sink.open(known).await.map_err(|e| at_option(e, &self.create.options))?;
@@ -343,6 +344,9 @@ impl NewSink<'_> {
             sink.guarantee(),
             (record, rejected),
         );
+        if let Some(answer) = &view.answer {
+            answer.keep_for(&object);
+        }
         let table = Rowless::of_sink(name, &view.name, Arc::clone(view.log.schema()));
         let table = Arc::new(table);
         let about = (masked(self.text), vec![view.name.clone()]);
@@ -358,9 +362,25 @@ impl NewSink<'_> {
     }
 
     /// Returns where a new sink begins.
-    fn begin(&self, view: &Materialized) -> SinkRecord {
-        let state = view.log.state();
+    ///
+    /// # Errors
+    /// When it would lack the first changes of an updating result, because the view no longer has them.
+    fn begin(&self, view: &Materialized) -> Result<SinkRecord> {
+        // The numbers of changes that are not settled may become those of others.
+        let state = match &view.answer {
+            Some(_) => view.log.settled(),
+            None => view.log.state(),
+        };
         let first = if self.options.starts_late { state.rows } else { state.first };
-        SinkRecord { first, committed: first, writing: None, paused: false }
+        if view.answer.is_some() && first > 0 && !self.options.starts_late {
+            let (sink, view) = (self.name, &view.name);
+            return Err(Error::data(format!(
+                "view \"{view}\" no longer has its first {first} changes, without which sink \"{sink}\" would lack rows"
+            ))
+            .with_hint(
+                "Create the view again, and the sink at once; or let it begin with the next change: start = 'latest'.",
+            ));
+        }
+        Ok(SinkRecord { first, committed: first, writing: None, paused: false })
     }
 }

@@ -303,7 +303,7 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("materialized", Arc::new(all.iter().map(materialized).collect::<BooleanArray>()), false),
         ("status", maybe_text(all.iter().map(status)), true),
         ("error", maybe_text(all.iter().map(error)), true),
-        ("rows", maybe_count(all.iter().map(|v| Some(kept(v)?.log.held_rows()))), true),
+        ("rows", maybe_count(all.iter().map(|v| kept(v).map(|view| view.rows()))), true),
         ("dropped_rows", maybe_count(all.iter().map(|v| Some(kept(v)?.log.state().first))), true),
         ("archived_rows", maybe_count(all.iter().map(|v| Some(spiller(v)?.archived_rows()))), true),
         ("archive_error", maybe_text(all.iter().map(|v| spiller(v)?.error())), true),

@@ -69,6 +69,11 @@ impl Answer {
         })
     }
 
+    /// The columns of its key, without which rows are removed by value.
+    pub fn key(&self) -> Option<&[usize]> {
+        self.replaces.then_some(self.key.as_slice())
+    }
+
     /// The columns, without the change column.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

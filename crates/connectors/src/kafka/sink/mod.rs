@@ -63,7 +63,7 @@ pub(crate) fn open_sink(
         name: spec.name.clone(),
         origin: spec.origin.clone(),
         key: format!("{}:{}", spec.name, spec.id),
-        messages: Messages::new(&spec.schema, &options.shape)?,
+        messages: Messages::new(&spec.schema, spec.changes.as_ref(), &options.shape)?,
         options: Arc::new(options),
         io: env.io.clone(),
         producer: None,

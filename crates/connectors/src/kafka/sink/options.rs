@@ -22,7 +22,7 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
         "tombstones",
         "true | false",
         "false",
-        "Sends a message without value where all columns but those of the key are NULL, by which compacted topics remove the key.",
+        "Sends a message without value where all columns but those of the key are NULL, by which compacted topics remove the key; of an updating result, for each `delete`.",
     ),
     option(
         "transactional",
