@@ -16,6 +16,7 @@ mod batches;
 mod bounds;
 mod calendar;
 mod changing;
+mod circuit;
 mod describe;
 mod divided;
 mod extents;
@@ -41,6 +42,7 @@ mod windows;
 
 pub use batches::compact;
 pub use changing::{Answer, CHANGE_CODE, ChangingSpec, normalised};
+pub use circuit::{CircuitNode, CircuitSpec, PairSpec, Rank, Returned, Step, TopSpec};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
 pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};

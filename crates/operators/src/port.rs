@@ -48,6 +48,11 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// Those of the formatter.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
+    /// What it consists of, a line each, for EXPLAIN.
+    fn parts(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 
@@ -65,6 +70,12 @@ pub trait StatefulOperator: Debug + Send + Sync {
         before: Watermark,
         tolerance: Tolerance,
     ) -> NotOnTime;
+
+    /// Whether its coordinator's part can be cut and restored. A view whose query has an operator that cannot is refused
+    /// in a data directory.
+    fn is_resumable(&self) -> bool {
+        true
+    }
 
     /// Returns an empty part for another worker, for rows of `input`.
     fn worker(&self, input: usize) -> Box<dyn WorkerPart>;

@@ -12,12 +12,12 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Result};
 
 /// The code of a change: the number of the group, then the change.
-pub(super) fn code(group: u32, change: Change) -> u64 {
+pub(crate) fn code(group: u32, change: Change) -> u64 {
     u64::from(group) << 2 | change as u64
 }
 
 /// The group and the change of a code.
-pub(super) fn decode(code: u64) -> (u64, Change) {
+pub(crate) fn decode(code: u64) -> (u64, Change) {
     let change = Change::of_number((code & 3) as u8).unwrap_or(Change::Insert);
     (code >> 2, change)
 }

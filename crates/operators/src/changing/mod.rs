@@ -28,9 +28,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use windrow_core::{Error, Result, Watermark};
 
 pub use self::answer::Answer;
+pub(crate) use self::emission::{code, decode};
 pub use self::normal::normalised;
 use self::totals::Totals;
 use self::worker::Partial;
+pub(crate) use self::worker::segment;
 use crate::describe::describe_aggregate;
 use crate::lateness::{NotOnTime, Tolerance};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
@@ -69,6 +71,11 @@ impl ChangingSpec {
     /// Keys, grouping id, aggregates: the columns of the result, without [`CHANGE_CODE`].
     pub fn answer_schema(&self) -> &SchemaRef {
         self.columns.output_schema()
+    }
+
+    /// The columns of its input and of its result.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
     }
 
     /// Whether rows of the result never change, because they have keys and no aggregate.

@@ -38,9 +38,13 @@ fn changing(
     changes: &RowChanges,
     root: &Stage,
 ) -> fmt::Result {
+    let is_aggregate = root.operators.iter().all(|node| node.operator.name() == "aggregate");
     match changes {
-        RowChanges::AppendOnly => {
+        RowChanges::AppendOnly if is_aggregate => {
             writeln!(f, "append-only: a distinct row comes once, and does not change")?;
+        }
+        RowChanges::AppendOnly => {
+            writeln!(f, "append-only: each row comes once, and does not change")?;
         }
         RowChanges::Upsert { key } if key.is_empty() => {
             writeln!(f, "upsert: there is one row, and each change replaces it")?;
@@ -50,13 +54,16 @@ fn changing(
             let names = key.iter().filter_map(|at| plan.schema.fields().get(at + 1));
             let names: Vec<_> = names.map(|field| field.name().as_str()).collect();
             let names = names.join(", ");
-            writeln!(f, "upsert by [{names}]: a group is one row, and each change replaces it")?;
+            let why =
+                if is_aggregate { "a group is one row" } else { "these columns identify a row" };
+            writeln!(f, "upsert by [{names}]: {why}, and each change replaces it")?;
         }
         RowChanges::Retracting => {
-            writeln!(
-                f,
-                "retracting: the output lacks the key of the groups, so each change removes and adds rows"
-            )?;
+            let why = match is_aggregate {
+                true => "the output lacks the key of the groups",
+                false => "no columns of the output identify a row",
+            };
+            writeln!(f, "retracting: {why}, so each change removes and adds rows")?;
         }
     }
     stage(f, root, 1)
@@ -107,6 +114,10 @@ fn operator(f: &mut fmt::Formatter<'_>, node: &OperatorNode, depth: usize) -> fm
         write!(f, ", takes rows {lateness} ticks longer")?;
     }
     writeln!(f)?;
+    for part in node.operator.parts() {
+        indent(f, depth + 1)?;
+        writeln!(f, "{}", with_sql_types(&part))?;
+    }
     for (number, input) in node.inputs.iter().enumerate() {
         indent(f, depth + 1)?;
         match node.inputs.len() {
