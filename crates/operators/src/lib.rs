@@ -16,6 +16,7 @@ mod batches;
 mod bounds;
 mod calendar;
 mod changing;
+mod circuit;
 mod describe;
 mod divided;
 mod early;
@@ -45,6 +46,7 @@ pub use changing::{
     Answer, CHANGE_CODE, ChangingSpec, IS_FINAL, REVISION, early_fields, normalised,
     normalised_windows,
 };
+pub use circuit::{CircuitNode, CircuitSpec, PairSpec, Rank, Returned, Step, TopSpec};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
 pub use early::{Differences, EarlySpec};

@@ -48,6 +48,11 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// Those of the formatter.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
+    /// What it consists of, a line each, for EXPLAIN.
+    fn parts(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 

@@ -141,7 +141,7 @@ impl Accumulators {
     }
 
     /// Counts rows; `columns` are packed by the spec's layout.
-    fn update(
+    pub(crate) fn update(
         &mut self,
         spec: &Columns,
         columns: &[ArrayRef],

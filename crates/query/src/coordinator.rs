@@ -321,8 +321,16 @@ impl Coordinator {
             || (at_once && (asked || self.promptness.is_overdue(now)));
         let mut held_back = false;
         let mut at = 0;
+        // What several taps read of a stream is flushed as of the same row.
+        let flushes = prompt || self.low() == Watermark::END;
+        let is_shared = at_once && flushes && self.taps.len() > 1;
         while let Some(stage) = self.root.stage_mut(at) {
+            let nobody_inside = match is_shared {
+                true => Some(self.shared.gate.write().await),
+                false => None,
+            };
             stage.gather(prompt).await?;
+            drop(nobody_inside);
             held_back |= stage.holds_back;
             let mut took = clock.now_micros().saturating_sub(now);
             loop {

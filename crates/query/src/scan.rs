@@ -421,13 +421,19 @@ impl Scan {
         let origin =
             Origin { partition: lane.partition, name, split, before, consumed, place, max };
         let mut dead = Vec::new();
-        for (at, tap) in taps.iter().enumerate() {
+        let mut at = 0;
+        // The taps of a query follow each other.
+        for taps in taps.chunk_by(|a, b| Arc::ptr_eq(&a.tap.shared, &b.tap.shared)) {
+            let Some(tap) = taps.first() else { continue };
             if tap.tap.shared.is_stopped() {
-                dead.push(at);
-            } else if let Err(error) = caught(|| tap.preparing(), tap.take(&taken, origin)).await {
+                dead.extend(at..at + taps.len());
+            } else if let Err(error) =
+                caught(|| tap.preparing(), TapWorker::take_together(taps, &taken, origin)).await
+            {
                 stop(tap, error);
-                dead.push(at);
+                dead.extend(at..at + taps.len());
             }
+            at += taps.len();
         }
         for at in dead.into_iter().rev() {
             taps.remove(at);

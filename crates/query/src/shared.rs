@@ -179,10 +179,12 @@ impl Shared {
         self.memory.as_ref().map(|memory| memory.operator(&self.name, &self.spilled_bytes))
     }
 
-    /// Waits until the coordinator has room for one more micro-batch.
-    pub(crate) async fn wait_for_room(&self) -> Result<()> {
-        let permit =
-            self.permits.acquire().await.map_err(|closed| cancelled().with_source(closed))?;
+    /// Waits until the coordinator has room for more micro-batches: `batches`, all at once, and at most as many as there are
+    /// inputs.
+    pub(crate) async fn wait_for_room(&self, batches: usize) -> Result<()> {
+        let batches = u32::try_from(batches).unwrap_or(u32::MAX);
+        let permit = self.permits.acquire_many(batches).await;
+        let permit = permit.map_err(|closed| cancelled().with_source(closed))?;
         permit.forget();
         Ok(())
     }
@@ -243,7 +245,12 @@ impl Shared {
 
     /// Adds a leaf whose scan is known.
     pub(crate) fn add_tap(&self, tap: Arc<TapState>) {
-        self.taps.lock().push(tap);
+        let mut taps = self.taps.lock();
+        if !taps.is_empty() {
+            // A micro-batch of all of them must have room at once.
+            self.permits.add_permits(1);
+        }
+        taps.push(tap);
     }
 
     /// The positions of its leaves in their streams.

@@ -186,13 +186,28 @@ impl TapWorker {
         format!("query \"{}\"", self.tap.shared.name)
     }
 
-    /// Processes a batch. On return, its rows are in the state or have been sent; only then may the watermark move past
-    /// them.
-    pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {
-        let Some((taken, mut origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
-        let taken = taken.as_ref();
-        self.tap.shared.wait_for_room().await?;
-        let _inside = self.tap.shared.gate.read().await;
+    /// Processes a batch in the taps of a query, so that the coordinator sees it in all of them or in none. On return, its
+    /// rows are in the state or have been sent; only then may the watermark move past them.
+    pub(crate) async fn take_together(
+        taps: &[Self],
+        taken: &TakenIn,
+        origin: Origin<'_>,
+    ) -> Result<()> {
+        let mut unread = Vec::with_capacity(taps.len());
+        for tap in taps {
+            unread.extend(tap.not_yet_read(taken, origin).map(|of| (tap, of)));
+        }
+        let Some((first, _)) = unread.first() else { return Ok(()) };
+        let shared = Arc::clone(&first.tap.shared);
+        shared.wait_for_room(unread.len()).await?;
+        let _inside = shared.gate.read().await;
+        for (tap, (taken, origin)) in &unread {
+            tap.take_inside(taken.as_ref(), *origin).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_inside(&self, taken: &TakenIn, mut origin: Origin<'_>) -> Result<()> {
         // The hold moves only while no worker is inside.
         origin.before = origin.before.advance(self.tap.at.hold());
         let began = self.tap.shared.clock.now_micros();

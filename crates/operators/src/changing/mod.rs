@@ -29,12 +29,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use windrow_core::{Result, Watermark};
 
 pub use self::answer::Answer;
+pub(crate) use self::emission::{code, decode};
 pub(crate) use self::equal::same_rows;
 pub(crate) use self::mark::Mark;
 pub use self::mark::{IS_FINAL, REVISION, early_fields};
 pub use self::normal::{normalised, normalised_windows};
 pub(crate) use self::totals::Totals;
 use self::worker::Partial;
+pub(crate) use self::worker::segment;
 use crate::describe::describe_aggregate;
 use crate::lateness::{NotOnTime, Tolerance};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
@@ -73,6 +75,11 @@ impl ChangingSpec {
     /// Keys, grouping id, aggregates: the columns of the result, without [`CHANGE_CODE`].
     pub fn answer_schema(&self) -> &SchemaRef {
         self.columns.output_schema()
+    }
+
+    /// The columns of its input and of its result.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
     }
 
     /// Whether rows of the result never change, because they have keys and no aggregate.

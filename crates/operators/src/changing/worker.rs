@@ -55,7 +55,7 @@ impl Partial {
 }
 
 /// All rows are in one slice.
-pub(super) fn segment(rows: u64, body: Body) -> Segment {
+pub(crate) fn segment(rows: u64, body: Body) -> Segment {
     Segment { slice: 0, counts_from: i64::MIN, rows, times: None, body }
 }
 

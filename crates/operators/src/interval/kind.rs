@@ -100,7 +100,7 @@ pub struct JoinFilter {
 
 impl JoinFilter {
     /// Returns which pairs satisfy the condition.
-    pub(super) fn keeps(&self, pairs: &RecordBatch) -> Result<BooleanArray> {
+    pub(crate) fn keeps(&self, pairs: &RecordBatch) -> Result<BooleanArray> {
         let value = self.expr.evaluate(pairs).map_err(failure::engine)?;
         let value = value.into_array(pairs.num_rows()).map_err(failure::engine)?;
         let value = value.as_boolean_opt();

@@ -1,25 +1,28 @@
-//! Updating results: `EMIT CHANGES` over an aggregate without windows.
+//! Updating results: `EMIT CHANGES` over an aggregate without windows, and over several operators.
 //!
 //! ```text
 //! filters, projections ◄─ changes ─ aggregate over all rows so far ◄─ anything append-only
+//!                         changes ─ circuit ◄─ anything append-only, several times
 //! ```
 //! Above the aggregate, changes pass through filters and projections row by row ([`Stage::traced_finish`]). Its input is
-//! append-only: streams, their joins with tables, closed windows.
+//! append-only: streams, their joins with tables, closed windows. Whatever has more than that runs as a circuit
+//! ([`super::circuit`]).
 //!
 //! Invariant: a clause that cannot process changes is refused by name, with an alternative.
 
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, Result, TableReference};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result, TableReference};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use windrow_core::{Error, change};
 use windrow_operators::ChangingSpec;
 
 use super::aggregate::{Call, Prepared, calls, grouping, operator_column};
 use super::bounded::named;
+use super::circuit::{Builder, Circuit};
 use super::flow::{Leaf, OperatorNode, RowChanges, Stage};
 use super::hoist::at_leaf;
 use super::shape::{Kind, kind, refused};
@@ -28,82 +31,57 @@ use super::{is_streaming, lineage};
 use crate::leaf::LeafTable;
 use crate::parse::Tail;
 
-/// Whether `plan` is an aggregate without windows, with nothing but filters and projections above it.
-///
-/// # Errors
-/// When such an aggregate is below a clause that cannot process changes.
+/// How a query with `EMIT CHANGES` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As with any other EMIT: its rows are final.
+    Final,
+    /// An aggregate without windows over append-only rows, with nothing but filters and projections above it.
+    Aggregate,
+    /// Several operators over changing rows.
+    Circuit,
+}
+
+/// How `plan` runs with `EMIT CHANGES`.
+pub(crate) fn form(plan: &LogicalPlan) -> Form {
+    if kind(plan).is_ok() || !is_streaming(plan) {
+        return Form::Final;
+    }
+    if is_aggregate(plan) { Form::Aggregate } else { Form::Circuit }
+}
+
 #[recursive::recursive]
-pub(crate) fn changes(plan: &LogicalPlan) -> Result<bool> {
+fn is_aggregate(plan: &LogicalPlan) -> bool {
     match plan {
+        _ if has_streaming_subquery(plan) => false,
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
-            plan.inputs().first().map_or(Ok(false), |input| changes(input))
+            plan.inputs().first().is_some_and(|input| is_aggregate(input))
         }
         LogicalPlan::Aggregate(aggregate) => {
-            if !is_streaming(plan) || kind(plan).is_ok() {
-                return Ok(false);
-            }
-            match kind(&aggregate.input) {
-                Ok(Kind::Rows { .. } | Kind::Windows) => Ok(true),
-                Ok(Kind::Static | Kind::Mixed) => Ok(false),
-                Err(_) if has_changes(&aggregate.input)? => Err(above(plan)),
-                Err(e) => Err(e),
-            }
+            kind(plan).is_err()
+                && matches!(kind(&aggregate.input), Ok(Kind::Rows { .. } | Kind::Windows))
         }
-        _ if has_changes(plan)? => Err(above(plan)),
-        _ => Ok(false),
+        _ => false,
     }
 }
 
-/// Whether `plan` contains an aggregate without windows, at any depth.
-#[recursive::recursive]
-fn has_changes(plan: &LogicalPlan) -> Result<bool> {
-    if let LogicalPlan::Aggregate(aggregate) = plan
-        && is_streaming(plan)
-        && kind(plan).is_err()
-        && kind(&aggregate.input).is_ok()
-    {
-        return Ok(true);
-    }
-    for input in plan.inputs() {
-        if has_changes(input)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Whether an expression of this node reads a stream.
+fn has_streaming_subquery(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let looked = plan.apply_subqueries(|subquery| {
+        found |= is_streaming(subquery);
+        Ok(TreeNodeRecursion::Jump)
+    });
+    found || looked.is_err()
 }
 
-/// The error for a clause that cannot process changes.
-fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
-    let (clause, hint) = match plan {
-        LogicalPlan::Sort(_) => {
-            ("ORDER BY", "Remove ORDER BY, or remove EMIT to order the current result.")
-        }
-        LogicalPlan::Limit(_) => (
-            "LIMIT in a subquery",
-            "Put LIMIT at the end: the query then ends after that number of changes.",
-        ),
-        LogicalPlan::Join(_) => (
-            "a join",
-            "Join a table with the stream below GROUP BY: FROM (SELECT … FROM stream JOIN table ON …) GROUP BY …",
-        ),
-        LogicalPlan::Union(_) => {
-            ("UNION", "Put UNION ALL below GROUP BY, or run each as a query of its own.")
-        }
-        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(Distinct::All(_)) => (
-            "an aggregate or DISTINCT",
-            "Aggregate once, or aggregate closed windows: GROUP BY window_start, window_end, … below.",
-        ),
-        LogicalPlan::Window(_) => {
-            ("OVER", "Use windows: PARTITION BY window_end ranks each window when it closes.")
-        }
-        _ => ("this clause", "Leave EMIT out to run the query once over what is there now."),
-    };
-    refused(
-        Error::sql(format!(
-            "{clause} over an updating aggregate (without windows) cannot run continuously"
-        ))
-        .with_hint(hint),
-    )
+/// An aggregate over prepared rows.
+pub(super) struct Grouped {
+    /// The projection that prepares the rows of its input.
+    pub(super) prepare: LogicalPlan,
+    pub(super) spec: ChangingSpec,
+    /// Its columns, in terms of those of the operator.
+    pub(super) outputs: Vec<Expr>,
 }
 
 /// The columns of a changelog of rows with these columns.
@@ -135,18 +113,31 @@ impl Splitter<'_> {
                     .with_hint("Compare with a literal, or filter the rows below GROUP BY."),
             ));
         }
-        let leaves = operators.nodes.iter().flat_map(|node| &node.inputs);
-        let on_time = leaves.flat_map(|input| &input.flow.leaves).all(Leaf::is_stream);
-        if on_time && (tail.lateness.is_some() || tail.late_data_to.is_some()) {
-            let e = Error::sql("no row is late for an aggregate without windows").with_hint(
-                "Leave ALLOW LATENESS and LATE DATA TO out: each row counts whenever it comes.",
-            );
-            return Err(refused(match tail.place {
-                Some(place) => e.with_place(place),
-                None => e,
-            }));
-        }
+        check_lateness(&operators.nodes, tail)?;
         let operators = operators.nodes;
+        Ok(Stage { operators, finish, row_wise: true, keeps_order: true, changes: Some(changes) })
+    }
+
+    /// `plan`, which runs as a circuit, as an operator whose changes are the result.
+    pub(super) fn circuit_stage(&mut self, plan: &LogicalPlan, tail: &Tail) -> Result<Stage> {
+        let Circuit { spec, inputs, grows, key } = Builder::circuit(self, plan)?;
+        let leaf = self.next_leaf();
+        let name = TableReference::bare(leaf.to_string());
+        let answer = Arc::clone(spec.answer_schema().map_err(refused)?);
+        let columns = plan.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+            let column = Expr::Column(Column::new(Some(name.clone()), format!("c{i}")));
+            named(column, qualifier.cloned(), field.name())
+        });
+        let columns: Vec<Expr> = columns.collect();
+        let finish = scan(name.clone(), LeafTable::new(leaf, answer))?.project(columns)?.build()?;
+        let finish = self.optimize(finish)?;
+        let operators = vec![OperatorNode { leaf, operator: Arc::new(spec), inputs }];
+        check_lateness(&operators, tail)?;
+        let changes = match (grows, key) {
+            (true, _) => RowChanges::AppendOnly,
+            (false, Some(key)) => RowChanges::Upsert { key },
+            (false, None) => RowChanges::Retracting,
+        };
         Ok(Stage { operators, finish, row_wise: true, keeps_order: true, changes: Some(changes) })
     }
 
@@ -185,6 +176,22 @@ impl Splitter<'_> {
         schema: &DFSchema,
         operators: &mut Operators,
     ) -> Result<(LogicalPlan, bool)> {
+        let Grouped { prepare, spec, outputs } = self.grouped(aggregate)?;
+        let input = self.operator_input(&prepare, 0, arrow::datatypes::TimeUnit::Microsecond)?;
+        let leaf = self.next_leaf();
+        let (answer, is_append_only) = (Arc::clone(spec.answer_schema()), spec.is_append_only());
+        operators.nodes.push(OperatorNode { leaf, operator: Arc::new(spec), inputs: vec![input] });
+        let name = TableReference::bare(leaf.to_string());
+        let mut exprs = Vec::with_capacity(outputs.len());
+        for (expr, (qualifier, field)) in outputs.into_iter().zip(schema.iter()) {
+            exprs.push(named(at_leaf(expr, &name)?, qualifier.cloned(), field.name()));
+        }
+        let plan = scan(name, LeafTable::new(leaf, answer))?.project(exprs)?.build()?;
+        Ok((plan, is_append_only))
+    }
+
+    /// Plans an aggregate over all rows.
+    pub(super) fn grouped(&self, aggregate: &Aggregate) -> Result<Grouped> {
         let mut prepared = Prepared::without_time();
         let group_exprs: Vec<Expr> =
             grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
@@ -221,18 +228,24 @@ impl Splitter<'_> {
         let columns = Arc::new(prepare.schema().as_arrow().clone());
         let spec =
             ChangingSpec::try_new(columns, keys, grouping_sets, aggregates).map_err(refused)?;
-        let input = self.operator_input(&prepare, 0, arrow::datatypes::TimeUnit::Microsecond)?;
-        let leaf = self.next_leaf();
-        let (answer, is_append_only) = (Arc::clone(spec.answer_schema()), spec.is_append_only());
-        operators.nodes.push(OperatorNode { leaf, operator: Arc::new(spec), inputs: vec![input] });
-        let name = TableReference::bare(leaf.to_string());
-        let mut exprs = Vec::with_capacity(outputs.len());
-        for (expr, (qualifier, field)) in outputs.into_iter().zip(schema.iter()) {
-            exprs.push(named(at_leaf(expr, &name)?, qualifier.cloned(), field.name()));
-        }
-        let plan = scan(name, LeafTable::new(leaf, answer))?.project(exprs)?.build()?;
-        Ok((plan, is_append_only))
+        Ok(Grouped { prepare, spec, outputs })
     }
+}
+
+/// Refuses clauses for late rows where no row is late.
+fn check_lateness(operators: &[OperatorNode], tail: &Tail) -> Result<()> {
+    let leaves = operators.iter().flat_map(|node| &node.inputs);
+    let on_time = leaves.flat_map(|input| &input.flow.leaves).all(Leaf::is_stream);
+    if on_time && (tail.lateness.is_some() || tail.late_data_to.is_some()) {
+        let e = Error::sql("no row is late for an updating result without windows").with_hint(
+            "Leave ALLOW LATENESS and LATE DATA TO out: each row counts whenever it comes.",
+        );
+        return Err(refused(match tail.place {
+            Some(place) => e.with_place(place),
+            None => e,
+        }));
+    }
+    Ok(())
 }
 
 /// The columns of `plan` that are the first `keys` columns of its aggregate; `None` when one of them is not among its

@@ -39,13 +39,18 @@ fn changing(
     changes: &RowChanges,
     root: &Stage,
 ) -> fmt::Result {
+    let is_aggregate = root.operators.iter().all(|node| node.operator.name() == "aggregate");
     let row = match root.early_results() {
-        None => "a group is one row",
+        None if is_aggregate => "a group is one row",
+        None => "these columns identify a row",
         Some(_) => "a group of a window is one row",
     };
     match changes {
-        RowChanges::AppendOnly => {
+        RowChanges::AppendOnly if is_aggregate => {
             writeln!(f, "append-only: a distinct row comes once, and does not change")?;
+        }
+        RowChanges::AppendOnly => {
+            writeln!(f, "append-only: each row comes once, and does not change")?;
         }
         RowChanges::Upsert { key } if key.is_empty() => {
             writeln!(f, "upsert: there is one row, and each change replaces it")?;
@@ -64,10 +69,11 @@ fn changing(
             )?;
         }
         RowChanges::Retracting => {
-            writeln!(
-                f,
-                "retracting: the output lacks the key of the groups, so each change removes and adds rows"
-            )?;
+            let why = match is_aggregate {
+                true => "the output lacks the key of the groups",
+                false => "no columns of the output identify a row",
+            };
+            writeln!(f, "retracting: {why}, so each change removes and adds rows")?;
         }
     }
     if root.early_results().is_some() {
@@ -126,6 +132,10 @@ fn operator(f: &mut fmt::Formatter<'_>, node: &OperatorNode, depth: usize) -> fm
         write!(f, ", takes rows {lateness} ticks longer")?;
     }
     writeln!(f)?;
+    for part in node.operator.parts() {
+        indent(f, depth + 1)?;
+        writeln!(f, "{}", with_sql_types(&part))?;
+    }
     for (number, input) in node.inputs.iter().enumerate() {
         indent(f, depth + 1)?;
         match node.inputs.len() {

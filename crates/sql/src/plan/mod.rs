@@ -20,6 +20,8 @@ mod calendar_bounds;
 mod calls;
 mod changing;
 mod checked;
+mod circuit;
+mod circuit_nodes;
 mod correlated_limit;
 mod display;
 mod early;

@@ -203,7 +203,8 @@ fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kin
             let e =
                 Error::sql(format!("{clause} on {} without a window never ends", streams(input)))
                     .with_hint(window_hint(input));
-            let changes = matches!(clause, "GROUP BY" | "GROUP BY or DISTINCT" | "an aggregate");
+            let changes =
+                matches!(clause, "GROUP BY" | "GROUP BY or DISTINCT" | "an aggregate" | "DISTINCT");
             Err(refused(match changes {
                 true => {
                     e.with_hint("Use EMIT CHANGES for a result that is updated with every row.")
@@ -379,7 +380,10 @@ fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
         }
         Err(missing) if !windowed(left) || !windowed(right) => {
             let sides = (streams(&join.left), streams(&join.right));
-            return Err(refused(interval::missing_bound(&missing, (&sides.0, &sides.1))));
+            let e = interval::missing_bound(&missing, (&sides.0, &sides.1));
+            return Err(refused(e.with_hint(
+                "Use EMIT CHANGES for a result that is updated with every row; it keeps both sides.",
+            )));
         }
         Err(_) => {}
     }

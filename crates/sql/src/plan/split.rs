@@ -20,6 +20,7 @@ use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window
 use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
+use super::changing::Form;
 use super::early::{self, WindowOperator};
 use super::flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowChanges, RowsFlow,
@@ -30,7 +31,9 @@ use super::pace::Pace;
 use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
-use super::{changing, correlated_limit, fingerprint, lineage, over, over_order, stream_of};
+use super::{
+    changing, correlated_limit, fingerprint, is_streaming, lineage, over, over_order, stream_of,
+};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Interval, Tail};
@@ -48,15 +51,21 @@ pub fn continuous(
     let plan = streams_in_place(plan).map_err(from_datafusion)?;
     let pace = Pace::of(tail);
     let takes_changes = pace.is_some();
+    let unoptimized = plan.clone();
     let plan = optimized(state, plan, takes_changes).map_err(from_datafusion)?;
     let plan = over_order::waiting_last(plan).map_err(from_datafusion)?;
     let nanos = |interval: Option<Interval>| interval.map_or(0, |interval| interval.nanos);
     let lateness_nanos = nanos(tail.lateness).saturating_add(nanos(tail.delay));
     let mut splitter = Splitter { state, leaves: 0, names: 0, lateness_nanos };
     let schema = Arc::new(plan.schema().as_arrow().clone());
-    if takes_changes && changing::changes(&plan).map_err(from_datafusion)? {
+    let form = if takes_changes { changing::form(&plan) } else { Form::Final };
+    if form != Form::Final {
         check_tail(None, tail)?;
-        let stage = splitter.changing_stage(&plan, tail).map_err(from_datafusion)?;
+        let stage = match form {
+            Form::Circuit => circuit_stage(&mut splitter, unoptimized, tail),
+            _ => splitter.changing_stage(&plan, tail),
+        };
+        let stage = stage.map_err(from_datafusion)?;
         let schema = match &stage.changes {
             Some(RowChanges::AppendOnly) | None => schema,
             Some(_) => changing::with_changes(&schema)?,
@@ -110,6 +119,40 @@ fn optimized(state: &SessionState, plan: LogicalPlan, may_change: bool) -> Resul
     let rules = state.optimizer().rules.iter();
     let rules = rules.filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     Optimizer::with_rules(rules.cloned().collect()).optimize(plan, state, |_, _| {})
+}
+
+/// A circuit, planned with all subqueries as joins: DataFusion would run those that return one value by themselves, once.
+fn circuit_stage(splitter: &mut Splitter<'_>, plan: LogicalPlan, tail: &Tail) -> Result<Stage> {
+    check_subqueries(&plan)?;
+    let mut state = splitter.state.clone();
+    let options = state.config_mut().options_mut();
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    let plan = over_order::waiting_last(optimized(&state, plan, true)?)?;
+    splitter.circuit_stage(&plan, tail)
+}
+
+/// Refuses subqueries as values that may have several rows: as a join they would return each of them.
+fn check_subqueries(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| match expr {
+                Expr::ScalarSubquery(subquery)
+                    if subquery.outer_ref_columns.is_empty()
+                        && is_streaming(&subquery.subquery)
+                        && subquery.subquery.max_rows() != Some(1) =>
+                {
+                    Err(refused(
+                        Error::sql(
+                            "a subquery as a value of an updating result may have several rows",
+                        )
+                        .with_hint("Aggregate it without GROUP BY: (SELECT max(x) FROM …)."),
+                    ))
+                }
+                _ => Ok(TreeNodeRecursion::Continue),
+            })
+        })
+    })?;
+    Ok(())
 }
 
 /// Replaces streams by scans that keep filters visible above them.

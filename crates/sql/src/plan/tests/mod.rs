@@ -1,6 +1,7 @@
 //! Plans of all shapes: their text, and that both forms return the same rows.
 
 mod bounded;
+mod circuits;
 mod continuous;
 mod explain;
 mod functions;
