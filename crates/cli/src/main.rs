@@ -200,8 +200,9 @@ fn tell(recovery: &Recovery) {
     }
 }
 
-/// The caller reports what the Delta library finds wrong, with the name of the file.
-const NOT_OURS: &str = "buoyant_kernel=off,buoyant_kernel_engine=off";
+/// The caller reports what the Delta library finds wrong, with the name of the file; the library of models warns of versions of files
+/// that work.
+const NOT_OURS: &str = "buoyant_kernel=off,buoyant_kernel_engine=off,tract_onnx=error";
 
 /// Sends the log to stderr: filtered by `--log-level` or `WINDROW_LOG`; by default warnings, and in a server the
 /// outcome of each statement.

@@ -132,7 +132,7 @@ impl StatementContext {
     }
 
     /// The versions of the models that it can call.
-    fn models(&self) -> &[Arc<ModelVersion>] {
+    pub(super) fn models(&self) -> &[Arc<ModelVersion>] {
         let newest = || self.catalog().models().iter().map(|model| model.newest()).collect();
         self.models.get_or_init(newest)
     }

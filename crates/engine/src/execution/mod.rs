@@ -20,6 +20,7 @@ pub(crate) mod options;
 pub(crate) mod outcome;
 mod pass_through;
 pub(crate) mod planner;
+mod predictions;
 pub(crate) mod running;
 pub(crate) mod skipped;
 pub(crate) mod suggestions;

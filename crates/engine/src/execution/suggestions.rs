@@ -1,13 +1,15 @@
-//! Suggestions for unknown names.
+//! Suggestions for unknown names; errors in the words of the caller.
 
 use windrow_core::{Error, ErrorKind};
 use windrow_sql::diagnostics::nearest;
 
 use crate::access::Role;
 use crate::execution::context::StatementContext;
+use crate::execution::predictions::of_prediction;
 
 impl StatementContext {
-    /// Adds the nearest name that exists to an error about an unknown table or function.
+    /// Adds the nearest name that exists to an error about an unknown table or function, and names models where the planner names
+    /// their functions.
     pub(crate) fn suggest(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound && !self.access.is_everything(Role::Read) {
             // Other names may be hidden from the user.
@@ -16,6 +18,10 @@ impl StatementContext {
                 Some(place) => bare.with_place(place),
                 None => bare,
             };
+        }
+        let mut models = self.models().iter();
+        if let Some(better) = models.find_map(|version| of_prediction(&error, version)) {
+            return better;
         }
         let unknown = |kind: &str| {
             let rest = error.message().strip_prefix("unknown ")?.strip_prefix(kind)?;
@@ -52,7 +58,9 @@ impl StatementContext {
                 .chain(state.aggregate_functions().keys())
                 .chain(state.window_functions().keys())
                 .map(String::as_str)
-                .chain(["tumble", "hop", "cumulate", "session"])
+                // Names that no call has.
+                .filter(|name| !name.contains(['$', '[']))
+                .chain(["tumble", "hop", "cumulate", "session", "predict"])
                 .collect();
             names.sort_unstable();
             let near = nearest(&name, names).map(str::to_owned);
