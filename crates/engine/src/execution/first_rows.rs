@@ -2,6 +2,8 @@
 //! window, and the planner plans it. The rows of a view of windows are rows, unless ORDER BY, an aggregate or OVER takes
 //! those of a window together.
 //!
+//! After ORDER BY it is part of the query: the first rows of the whole result, which is updated.
+//!
 //! The limit is removed from the plan, which the planner would refuse, and enforced where rows leave the query.
 
 use std::sync::Arc;
@@ -52,10 +54,20 @@ pub(crate) fn without_limit(plan: LogicalPlan) -> Result<(LogicalPlan, Option<Fi
     else {
         return Ok((plan, None));
     };
-    if has_windows(&plan)? || streams_read(&plan)?.is_empty() {
+    if is_ordered(&limit.input) || has_windows(&plan)? || streams_read(&plan)?.is_empty() {
         return Ok((plan, None));
     }
     Ok((Arc::unwrap_or_clone(Arc::clone(&limit.input)), Some(FirstRows { skip, left })))
+}
+
+/// Whether the rows have an order, so that the first ones are those of the whole result.
+fn is_ordered(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Projection(projection) => is_ordered(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_ordered(&alias.input),
+        _ => false,
+    }
 }
 
 fn has_windows(plan: &LogicalPlan) -> Result<bool> {
