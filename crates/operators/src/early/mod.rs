@@ -18,7 +18,9 @@
 
 mod aligned;
 mod differences;
+mod joined;
 mod returned;
+mod session_changes;
 mod sessions;
 mod worker;
 

@@ -14,6 +14,8 @@ use arrow::compute::concat;
 use arrow::datatypes::SchemaRef;
 use windrow_core::{Error, Result, Watermark};
 
+use super::joined::{Joined, joined};
+use super::session_changes::SessionChanges;
 use super::{no_checkpoints, too_large};
 use crate::Slicing;
 use crate::changing::states::States;
@@ -24,12 +26,6 @@ use crate::segments::spill::SpillSpace;
 use crate::segments::{Body, Segment};
 use crate::spec::{Columns, SessionOperatorSpec};
 use crate::table::{Frozen, Interner};
-
-mod emission;
-mod joined;
-
-use self::emission::SessionChanges;
-use self::joined::{Joined, joined};
 
 /// The end of emissions: the earliest possible one, so that they never wait for the watermark.
 const END: i64 = i64::MIN + 1;
@@ -75,11 +71,11 @@ impl std::fmt::Debug for Keys {
 
 /// An open session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Session {
-    key: u32,
-    first: i64,
-    last: i64,
-    rows: i64,
+pub(super) struct Session {
+    pub(super) key: u32,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) rows: i64,
 }
 
 impl EarlySessions {

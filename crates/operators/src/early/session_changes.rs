@@ -11,8 +11,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Change, Error, Result, Watermark};
 
-use super::Session;
 use super::joined::Joined;
+use super::sessions::Session;
 use crate::bounds::timestamps;
 use crate::changing::emission::{code, with_mark};
 use crate::changing::states::States;
