@@ -2,6 +2,7 @@
 //! the tests' Python environment. A test has a server of its own.
 
 mod nats;
+mod redis;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -11,7 +12,9 @@ use libtest_mimic::{Failed, Trial};
 use crate::readers;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    nats::trials()
+    let mut trials = nats::trials();
+    trials.extend(redis::trials());
+    trials
 }
 
 /// A server and its other client: a script of `tests/clients` that takes commands.

@@ -6,15 +6,15 @@ use windrow_core::{Error, Result, Source};
 
 use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, nearest};
-use crate::{file, generator, kafka, nats, replay};
+use crate::{file, generator, kafka, nats, redis, replay};
 
 /// The names of all connectors.
 pub fn known_connectors() -> &'static [&'static str] {
-    &["file", "kafka", "nats", "nexmark", "datagen", "replay"]
+    &["file", "kafka", "nats", "redis", "nexmark", "datagen", "replay"]
 }
 
 /// Connectors whose rows are messages, which carry more than their values.
-const WITH_METADATA: &[&str] = &["kafka", "nats"];
+const WITH_METADATA: &[&str] = &["kafka", "nats", "redis"];
 
 /// The options of a connector, except `connector` itself; empty for an unknown one.
 pub fn options_of(connector: &str) -> &'static [OptionDoc] {
@@ -22,6 +22,7 @@ pub fn options_of(connector: &str) -> &'static [OptionDoc] {
         "file" => file::OPTIONS,
         "kafka" => kafka::OPTIONS,
         "nats" => nats::OPTIONS,
+        "redis" => redis::OPTIONS,
         "nexmark" => generator::NEXMARK_OPTIONS,
         "datagen" => generator::DATAGEN_OPTIONS,
         "replay" => replay::OPTIONS,
@@ -49,12 +50,15 @@ pub async fn open_source(
         return Err(Error::config(format!(
             "column \"{column}\" is metadata '{name}', and connector \"{connector}\" has none"
         ))
-        .with_hint("Rows of connector = 'kafka' have metadata: key, headers, partition, offset, timestamp, topic."));
+        .with_hint(
+            "Rows that are messages have metadata: those of the connectors kafka, nats and redis.",
+        ));
     }
     match connector.as_str() {
         "file" => file::open(options, declared, env).await,
         "kafka" => kafka::open(options, &declared, env).await,
         "nats" => nats::open(options, &declared, env).await,
+        "redis" => redis::open(options, &declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),
         "datagen" => generator::datagen(options, &declared, env),
         "replay" => Err(Error::internal("the source of a replay is created by the engine")),

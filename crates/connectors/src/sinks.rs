@@ -6,11 +6,11 @@ use windrow_core::{Error, Result, Sink};
 use crate::encode::json_lines;
 use crate::env::{ConnectorEnv, SinkSpec};
 use crate::options::{OptionDoc, is_secret, nearest};
-use crate::{file_sink, kafka, nats, postgres, webhook};
+use crate::{file_sink, kafka, nats, postgres, redis, webhook};
 
 /// The names of all connectors that take rows.
 pub fn known_sinks() -> &'static [&'static str] {
-    &["file", "kafka", "nats", "postgres", "webhook"]
+    &["file", "kafka", "nats", "postgres", "redis", "webhook"]
 }
 
 /// The options of a sink's connector, except `connector` itself; empty for an unknown one.
@@ -20,6 +20,7 @@ pub fn sink_options_of(connector: &str) -> &'static [OptionDoc] {
         "kafka" => kafka::sink::SINK_OPTIONS,
         "nats" => nats::SINK_OPTIONS,
         "postgres" => postgres::OPTIONS,
+        "redis" => redis::SINK_OPTIONS,
         "webhook" => webhook::OPTIONS,
         _ => &[],
     }
@@ -42,6 +43,7 @@ pub fn open_sink(
         "kafka" => kafka::sink::open_sink(options, spec, env),
         "nats" => nats::open_sink(options, spec, env),
         "postgres" => postgres::open(options, spec, env),
+        "redis" => redis::open_sink(options, spec, env),
         "webhook" => webhook::open(options, spec, env),
         other => {
             let error = Error::config(format!("unknown connector \"{connector}\" of a sink"));

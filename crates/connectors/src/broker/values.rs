@@ -69,6 +69,12 @@ impl ValueOptions {
         })
     }
 
+    /// Makes bad rows of messages without a value, where that is nothing that a producer means to say.
+    pub(crate) fn with_bad_tombstones(mut self) -> Self {
+        self.tombstones = Tombstones::Bad;
+        self
+    }
+
     /// Reads what schemas are needed, and finds the columns. `topic`: the only one, by which a schema registry knows the
     /// values.
     ///
