@@ -10,6 +10,7 @@ mod avro;
 mod bad_input;
 mod binary;
 mod changes;
+mod composed;
 mod crash;
 mod disk;
 mod durable;
@@ -66,6 +67,7 @@ fn main() {
     trials.extend(files::trials());
     trials.extend(live::trials());
     trials.extend(changes::trials());
+    trials.extend(composed::trials());
     trials.extend(idle::trials());
     trials.extend(panics::trials());
     trials.extend(failing::trials());
