@@ -11,6 +11,7 @@ mod bad_input;
 mod binary;
 mod brokers;
 mod changes;
+mod composed;
 mod crash;
 mod disk;
 mod durable;
@@ -68,6 +69,7 @@ fn main() {
     trials.extend(files::trials());
     trials.extend(live::trials());
     trials.extend(changes::trials());
+    trials.extend(composed::trials());
     trials.extend(idle::trials());
     trials.extend(panics::trials());
     trials.extend(failing::trials());

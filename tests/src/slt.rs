@@ -150,7 +150,7 @@ async fn changes(talk: &Talk, query: &str) -> Result<Answer, Refusal> {
 }
 
 /// Folds changes, whose kind is in the first column, into an answer.
-fn fold(changes: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Refusal> {
+pub(crate) fn fold(changes: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Refusal> {
     let (mut answer, mut before): (Vec<Vec<String>>, _) = (vec![], false);
     for mut row in changes {
         let kind = row.remove(0);
