@@ -89,14 +89,16 @@ impl ArchiveTable {
     }
 
     /// Drops whole files from the front whose event times are all below `event_time_ticks` (in ticks of the event-time
-    /// column) and that end at row `end_max` or before. The last file always stays. Returns how many rows were dropped.
+    /// column; `i64::MAX`: whatever they are) and that end at row `end_max` or before. The last file always stays. Returns how
+    /// many rows were dropped.
     ///
     /// # Errors
-    /// When the table has no event time, or the commit fails.
+    /// When event times are to be compared and the table has none, or the commit fails.
     pub async fn drop_before(&self, event_time_ticks: i64, end_max: u64) -> Result<u64> {
-        let Some(column) = self.spec.event_time else {
+        let any_time = event_time_ticks == i64::MAX;
+        if self.spec.event_time.is_none() && !any_time {
             return Err(Error::internal(format!("\"{}\" has no event time", self.spec.name)));
-        };
+        }
         let mut writer = self.writer.lock().await;
         self.freshen(&mut writer).await?;
         let live = self.live();
@@ -105,8 +107,9 @@ impl ArchiveTable {
             .iter()
             .take(live.files.len().saturating_sub(1))
             .take_while(|f| {
-                let max = f.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
-                f.end <= end_max && max.is_some_and(|max| max < event_time_ticks)
+                let times = self.spec.event_time.and_then(|time| f.stats.columns.get(time));
+                let max = times.and_then(|c| ticks(c.max.as_ref()?));
+                f.end <= end_max && (any_time || max.is_some_and(|max| max < event_time_ticks))
             })
             .cloned()
             .collect();
@@ -118,7 +121,10 @@ impl ArchiveTable {
             actions: removed.iter().map(|f| Action::Remove(f.remove(now_ms, true))).collect(),
             txn_version: None,
             operation: DeltaOperation::Delete {
-                predicate: Some(format!("event time < {event_time_ticks}")),
+                predicate: Some(match any_time {
+                    true => format!("row < {end_max}"),
+                    false => format!("event time < {event_time_ticks}"),
+                }),
             },
             notes: None,
         };
