@@ -1,6 +1,7 @@
 //! `windrow DIR`: everything that was there before the program ended is there when it starts again; damage is reported,
 //! and never overwritten.
 
+mod altered;
 mod damage;
 mod lost;
 mod reference;
@@ -18,7 +19,7 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 22] = [
+pub(crate) const ANYWHERE: [(&str, Test); 25] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
@@ -41,6 +42,9 @@ pub(crate) const ANYWHERE: [(&str, Test); 22] = [
     ("nobody goes on behind the end of a view", lost::beyond),
     ("an emptied Delta log is told", lost::emptied_delta_log),
     ("a quoted name can be kept", lost::quoted),
+    ("truncated rows do not come back, and views keep theirs", altered::truncated),
+    ("TRUNCATE and kill -9: all rows or none", altered::killed),
+    ("what was altered stays so", altered::altered),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

@@ -200,6 +200,15 @@ fn refused() -> Result<(), Failed> {
             let (told, error) = answers(&url, sent).await?;
             expect(told.is_empty() && error.contains(words), (words, told, error))?;
         }
+        // A row that violates a check: none of its batch is inserted.
+        run(&engine, "CREATE STREAM c (n BIGINT CHECK (n < 5))").await?;
+        let batches =
+            vec![(numbers("n", 0..3)?, String::new()), (numbers("n", 3..9)?, String::new())];
+        let (told, error) = answers(&url, messages(&["c"], batches).await?).await?;
+        let names_it = error.contains("violates check \"c_n_check\"");
+        expect(told.len() == 1 && names_it, (told, error))?;
+        let whole = number(&engine, "SELECT count(*) FROM c").await?;
+        expect(whole == 3, whole)?;
         // A damaged message.
         let mut sent = messages(&["s"], vec![(n()?, String::new())]).await?;
         if let Some(last) = sent.last_mut() {

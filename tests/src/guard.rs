@@ -1,6 +1,8 @@
 //! What users may do, which files they may access and how much they may use, in the engine: roles, patterns, paths,
 //! limits.
 
+mod functions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("guard/roles", roles),
         trial("guard/patterns", patterns),
+        trial("guard/functions", functions::between_users),
         trial("guard/names_that_are_not_for_everybody", hidden),
         trial("guard/files", files),
         trial("guard/files_after_a_restart", files_after_a_restart),
@@ -154,6 +157,10 @@ fn roles() -> Result<(), Failed> {
         "CREATE TABLE n4 AS SELECT 1 AS x",
         "CREATE SCHEMA n5",
         "DROP VIEW n2",
+        "ALTER STREAM n ADD CHECK (k > 0)",
+        "TRUNCATE n",
+        "TRUNCATE n4",
+        "CREATE STREAM n6 AS SELECT k FROM s",
         "DROP STREAM IF EXISTS nothing",
         "DROP TABLE n4",
     ];

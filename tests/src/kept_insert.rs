@@ -1,5 +1,5 @@
-//! `INSERT INTO t SELECT … EMIT` in a data directory: it resumes after every end of the process, and each of its rows
-//! is in `t` once.
+//! `INSERT INTO t SELECT … EMIT` and `CREATE STREAM t AS SELECT …` in a data directory: they resume after every end of the process,
+//! and each of their rows is in `t` once.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,24 @@ use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("kept_insert/kill -9 while windows are inserted", || killed(INSERT, BOUNDED)),
-        trial("kept_insert/kill -9 while rows are inserted", || killed(ROWS, BOUNDED_ROWS)),
+        trial("kept_insert/kill -9 while windows are inserted", || {
+            killed(INSERT, "insert_into_t", BOUNDED)
+        }),
+        trial("kept_insert/kill -9 while rows are inserted", || {
+            killed(ROWS, "insert_into_t", BOUNDED_ROWS)
+        }),
+        trial("kept_insert/kill -9 of a stream that windows feed", || killed(FED, "t", BOUNDED)),
+        trial("kept_insert/kill -9 of a stream that rows feed", || {
+            killed(FED_ROWS, "t", BOUNDED_ROWS)
+        }),
+        trial("kept_insert/a stream and its query are one object", fed),
         trial("kept_insert/it is an object, and ends when it is dropped", dropped),
         trial("kept_insert/what cannot go on says so", not_kept),
     ]
 }
 
+const STREAM: &str =
+    "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, WATERMARK FOR ts);\n";
 const STREAMS: &str = "
 CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, WATERMARK FOR ts);
 CREATE STREAM IF NOT EXISTS t (k INT, ws TIMESTAMP NOT NULL, n BIGINT, twice BIGINT GENERATED ALWAYS AS (n * 2), WATERMARK FOR ws);
@@ -29,6 +40,10 @@ const BOUNDED: &str = "SELECT window_start, k, count(*), count(*) * 2 FROM TUMBL
 
 const ROWS: &str = "INSERT INTO t (ws, k, n) SELECT ts, k, id FROM s WHERE k <> 3 EMIT CHANGES;\n";
 const BOUNDED_ROWS: &str = "SELECT ts, k, id, id * 2 FROM s WHERE k <> 3";
+
+const FED: &str = "CREATE STREAM IF NOT EXISTS t AS SELECT window_start AS ws, k, count(*) AS n, count(*) * 2 AS twice \
+                   FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, k;\n";
+const FED_ROWS: &str = "CREATE STREAM IF NOT EXISTS t AS SELECT ts AS ws, k, id AS n, id * 2 AS twice FROM s WHERE k <> 3;\n";
 
 /// Ten rows, 50 milliseconds from one to the next.
 pub(crate) fn rows_of(statement: u64) -> String {
@@ -47,9 +62,12 @@ pub(crate) fn rows_of(statement: u64) -> String {
 }
 
 /// The last row closes all windows before it.
-const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');
-WAIT FOR insert_into_t UNTIL TIMESTAMP '2026-01-01 23:59:59';
-";
+fn last(waits_for: &str) -> String {
+    format!(
+        "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');\n\
+         WAIT FOR {waits_for} UNTIL TIMESTAMP '2026-01-01 23:59:59';\n"
+    )
+}
 
 fn expect_same(home: &Home, bounded: &str) -> Result<(), Failed> {
     let found = home.tables("", &[IN_T, bounded])?;
@@ -80,18 +98,20 @@ fn files_of_target(home: &Home) -> Result<Vec<(PathBuf, u64)>, Failed> {
     Ok(found)
 }
 
-fn killed(insert: &str, bounded: &str) -> Result<(), Failed> {
+/// `waits_for`: the object that feeds `t`.
+fn killed(insert: &str, waits_for: &str, bounded: &str) -> Result<(), Failed> {
     const STATEMENTS: u64 = 40;
     let mut home = Home::new()?;
     home.traced = true;
     home.flags = ["--checkpoint-interval", "0.01", "--tail-rows", "40"].map(str::to_owned).into();
     let mut next = 0;
     for kill in 0..rounds(12) as u64 {
-        let mut sql = format!("{STREAMS}{insert}");
+        let streams = if waits_for == "t" { STREAM } else { STREAMS };
+        let mut sql = format!("{streams}{insert}");
         let statements = next..next + STATEMENTS;
         next = statements.end;
         statements.for_each(|statement| sql.push_str(&rows_of(statement)));
-        sql.push_str(&for_ever("insert_into_t"));
+        sql.push_str(&for_ever(waits_for));
         let before = files_of_target(&home)?;
         let mut running = home.start(&sql)?;
         let after = kill * 11 % STATEMENTS;
@@ -106,8 +126,33 @@ fn killed(insert: &str, bounded: &str) -> Result<(), Failed> {
         }
         running.kill()?.no_bug()?;
     }
-    home.ok(LAST)?;
+    home.ok(&last(waits_for))?;
     expect_same(&home, bounded)
+}
+
+fn fed() -> Result<(), Failed> {
+    let home = Home::new()?;
+    home.ok(&format!("{STREAM}{FED_ROWS}{}WAIT FOR t;\n", rows_of(0)))?;
+    home.run("DROP MATERIALIZED VIEW t_rows;")?.refused(2, &["\"t_rows\" is read by \"t\""])?;
+    home.run("DROP STREAM s;")?.refused(2, &["\"s\" is read by \"t_rows\""])?;
+    home.ok(&format!("{}WAIT FOR t;\n", rows_of(1)))?;
+    expect_same(&home, BOUNDED_ROWS)?;
+    home.ok(&format!("DROP STREAM t;\n{}", rows_of(2)))?;
+    let left = home.tables("", &["SELECT count(*) FROM windrow.views"])?;
+    if left != [["0"]] {
+        return Err(format!("{left:?}").into());
+    }
+    // Another stream of the same name has all rows, once.
+    home.ok(&format!("{FED_ROWS}WAIT FOR t;\n"))?;
+    expect_same(&home, BOUNDED_ROWS)?;
+    home.ok(&format!("DROP STREAM s CASCADE;\n{STREAM}"))?;
+    let left = home.tables("", &["SELECT name FROM windrow.streams"])?;
+    if left != [["s"]] {
+        return Err(format!("{left:?}").into());
+    }
+    let memory = "CREATE STREAM m (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts) WITH (durability = 'memory');\n\
+                  CREATE STREAM x AS SELECT * FROM m;";
+    home.run(memory)?.refused(2, &["could not continue after a restart"])
 }
 
 fn dropped() -> Result<(), Failed> {
@@ -117,7 +162,7 @@ fn dropped() -> Result<(), Failed> {
     said.check(said.err.contains("runs already as \"insert_into_t\""), "once")?;
     let refused = home.run("DROP STREAM t;")?;
     refused.refused(2, &["\"t\" is read by \"insert_into_t\""])?;
-    home.ok(LAST)?;
+    home.ok(&last("insert_into_t"))?;
     expect_same(&home, BOUNDED)?;
     let shown = home.ok("SHOW CREATE insert_into_t;")?;
     if !shown.contains("INSERT INTO t") {
@@ -127,7 +172,7 @@ fn dropped() -> Result<(), Failed> {
     home.ok(&format!("DROP MATERIALIZED VIEW insert_into_t;\n{more}"))?;
     expect_same(&home, BOUNDED)?;
     // Another INSERT of the same name is another one: all of its rows come.
-    home.ok(&format!("{INSERT}{LAST}"))?;
+    home.ok(&format!("{INSERT}{}", last("insert_into_t")))?;
     let twice =
         home.tables("", &["SELECT max(c) FROM (SELECT count(*) AS c FROM t GROUP BY ws, k)"])?;
     if twice == [["2"]] { Ok(()) } else { Err(format!("{twice:?}").into()) }

@@ -89,19 +89,26 @@ impl ArchiveTable {
     }
 
     /// Drops whole files from the front whose event times are all below `event_time_ticks` (in ticks of the event-time
-    /// column) and that end at row `end_max` or before. The last file always stays. Returns how many rows were dropped.
+    /// column; `i64::MAX`: whatever they are) and that end at row `end_max` or before. The last file always stays. Returns how
+    /// many rows were dropped.
     ///
     /// # Errors
-    /// When the table has no event time, or the commit fails.
+    /// When event times are to be compared and the table has none, or the commit fails.
     pub async fn drop_before(&self, event_time_ticks: i64, end_max: u64) -> Result<u64> {
-        let Some(column) = self.spec.event_time else {
+        let any_time = event_time_ticks == i64::MAX;
+        if self.spec.event_time.is_none() && !any_time {
             return Err(Error::internal(format!("\"{}\" has no event time", self.spec.name)));
-        };
+        }
         let is_old = |file: &FileEntry| {
-            let max = file.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
-            file.end <= end_max && max.is_some_and(|max| max < event_time_ticks)
+            let times = self.spec.event_time.and_then(|time| file.stats.columns.get(time));
+            let max = times.and_then(|c| ticks(c.max.as_ref()?));
+            file.end <= end_max && (any_time || max.is_some_and(|max| max < event_time_ticks))
         };
-        self.drop_front(is_old, format!("event time < {event_time_ticks}")).await
+        let why = match any_time {
+            true => format!("row < {end_max}"),
+            false => format!("event time < {event_time_ticks}"),
+        };
+        self.drop_front(is_old, why).await
     }
 
     /// Drops whole files from the front of a table without event time that end at row `end_max` or before; nothing of other
@@ -113,7 +120,7 @@ impl ArchiveTable {
         if self.spec.event_time.is_some() {
             return Ok(0);
         }
-        self.drop_front(|file| file.end <= end_max, format!("row < {end_max}")).await
+        self.drop_before(i64::MAX, end_max).await
     }
 
     /// Drops files from the front that are old, except the last file.

@@ -13,3 +13,5 @@ mod functions;
 pub mod leaf;
 pub mod parse;
 pub mod plan;
+
+pub use functions::not_json;

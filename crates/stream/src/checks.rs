@@ -23,6 +23,8 @@ use crate::intake::render_row;
 pub struct Check {
     /// Its name, which appears in the reason of bad rows.
     pub name: String,
+    /// The condition as SQL, for listings.
+    pub text: String,
     /// The condition, a boolean over the columns of the stream.
     pub condition: Arc<dyn PhysicalExpr>,
 }
@@ -66,6 +68,14 @@ impl Checks {
         taken_out(batch, broken, OnBad::DeadLetter)
     }
 
+    /// The conditions that read a column, as SQL.
+    pub fn of_column(&self, column: usize) -> impl Iterator<Item = &str> {
+        let reads = move |check: &&Check| {
+            collect_columns(&check.condition).iter().any(|read| read.index() == column)
+        };
+        self.0.iter().filter(reads).map(|check| check.text.as_str())
+    }
+
     /// The columns that the conditions read.
     fn columns(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().flat_map(|check| collect_columns(&check.condition)).map(|c| c.index())
@@ -76,7 +86,7 @@ impl Checks {
         let over = |check: &Check| {
             let condition = reassign_expr_columns(Arc::clone(&check.condition), schema);
             let condition = condition.map_err(from_datafusion)?;
-            Ok(Check { name: check.name.clone(), condition })
+            Ok(Check { condition, ..check.clone() })
         };
         self.0.iter().map(over).collect::<Result<_>>().map(Self)
     }

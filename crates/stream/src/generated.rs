@@ -15,8 +15,7 @@ use windrow_core::{Clock, Reader, Result, ScanRequest, Source, SourceBatch, Spli
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::altered::Alteration;
-use crate::checks::Checks;
-use crate::lengths::Lengths;
+use crate::texts::Texts;
 
 /// The origin of a column of a stream.
 #[derive(Debug, Clone)]
@@ -61,10 +60,8 @@ pub struct Columns {
     pub physical: SchemaRef,
     /// The origin of each column of `schema`.
     pub columns: Vec<Column>,
-    /// The maximum lengths of the source's text columns.
-    pub lengths: Lengths,
-    /// The checks that rows must satisfy.
-    pub checks: Checks,
+    /// What the texts of the source's columns must be.
+    pub texts: Texts,
 }
 
 impl Columns {

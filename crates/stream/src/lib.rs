@@ -23,7 +23,6 @@ pub mod generated;
 pub mod history;
 pub mod intake;
 pub mod kept;
-pub mod lengths;
 pub mod log;
 pub mod log_reader;
 pub mod memory;
@@ -37,5 +36,6 @@ pub mod spill;
 pub mod stream;
 pub mod tail;
 pub mod target;
+pub mod texts;
 
 pub use self::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream, WhenIdle};

@@ -20,9 +20,9 @@ use crate::checks::Checks;
 use crate::generated::Columns;
 use crate::intake::{Intake, TakenIn, lie_in_1970};
 use crate::kept::BadRows;
-use crate::lengths::Lengths;
 use crate::log::{Room, StreamLog};
 use crate::spill::Spiller;
+use crate::texts::Texts;
 
 /// A stream without a connector.
 #[derive(Debug)]
@@ -39,10 +39,10 @@ pub struct PushStream {
     pub(crate) clock: Arc<dyn Clock>,
     /// The generated columns, if any; they are computed when rows enter.
     pub(crate) columns: Option<Arc<Columns>>,
-    /// The maximum lengths of text columns.
-    pub(crate) lengths: Lengths,
+    /// What the texts of columns must be.
+    pub(crate) texts: Texts,
     /// The checks that rows must satisfy.
-    checks: Checks,
+    checks: Mutex<Arc<Checks>>,
     /// The write-ahead log, which appends durable rows to `log`; `None`: the stream is in memory only.
     pub wal: Option<Arc<Wal>>,
     /// The progress of the producers, where there is no write-ahead log.
@@ -142,8 +142,8 @@ impl PushStream {
             bad_rows,
             clock,
             columns,
-            lengths: Lengths::default(),
-            checks: Checks::default(),
+            texts: Texts::default(),
+            checks: Mutex::default(),
             wal: None,
             producers: Mutex::default(),
             spiller: None,
@@ -154,14 +154,19 @@ impl PushStream {
         }
     }
 
-    /// Sets the maximum lengths of text columns.
-    pub fn with_lengths(self, lengths: Lengths) -> Self {
-        Self { lengths, ..self }
+    /// Sets what the texts of columns must be.
+    pub fn with_texts(self, texts: Texts) -> Self {
+        Self { texts, ..self }
     }
 
-    /// Sets the checks that rows must satisfy.
-    pub fn with_checks(self, checks: Checks) -> Self {
-        Self { checks, ..self }
+    /// Replaces the checks that further rows must satisfy.
+    pub fn check_by(&self, checks: Checks) {
+        *self.checks.lock() = Arc::new(checks);
+    }
+
+    /// The checks that rows must satisfy now.
+    pub fn checks(&self) -> Arc<Checks> {
+        Arc::clone(&self.checks.lock())
     }
 
     /// Checks that rows with the [physical](Self::physical) columns satisfy the checks of the stream, for writers that
@@ -170,10 +175,11 @@ impl PushStream {
     /// # Errors
     /// The first row that violates a check.
     pub fn check(&self, rows: &RecordBatch) -> Result<()> {
-        if self.checks.is_empty() {
+        let checks = self.checks();
+        if checks.is_empty() {
             return Ok(());
         }
-        match self.checks.refused(&self.whole(rows)?)? {
+        match checks.refused(&self.whole(rows)?)? {
             None => Ok(()),
             Some(why) => Err(Error::data(format!("a row of stream \"{}\" {why}", self.name))),
         }
@@ -397,7 +403,7 @@ impl PushStream {
             behind: vec![],
             place: None,
         };
-        let batch = self.checks.applied(batch)?;
+        let batch = self.checks().applied(batch)?;
         self.intake.take(batch, self.clock.now_micros())
     }
 

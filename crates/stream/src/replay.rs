@@ -400,6 +400,7 @@ mod tests {
             history: None,
             when_idle: None,
             max_future_skew_micros: None,
+            checks: crate::checks::Checks::default(),
             connector: "view".into(),
             replayable: true,
             retention: None,

@@ -12,15 +12,15 @@ use windrow_sql::diagnostics::{arrow_says, did_you_mean};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{TIME_ZONE, is_text, loss};
 
-use crate::lengths::Lengths;
 use crate::push::PushStream;
+use crate::texts::Texts;
 
 /// The mapping of the columns of a query to those of a stream.
 #[derive(Debug)]
 pub struct Target {
     stream: String,
     schema: SchemaRef,
-    lengths: Lengths,
+    texts: Texts,
     /// Per column of the stream: the index of the query's column, or `None`.
     from: Vec<Option<usize>>,
     /// The time zone of texts without one.
@@ -60,8 +60,15 @@ impl Target {
                 return Err(Error::sql(format!("column \"{column}\" is named twice")));
             }
         }
-        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
-        Ok(Self { stream: name.to_owned(), schema, lengths, from, zone: TIME_ZONE.into() })
+        let (schema, texts) = (Arc::clone(schema), push.texts.clone());
+        Ok(Self { stream: name.to_owned(), schema, texts, from, zone: TIME_ZONE.into() })
+    }
+
+    /// Maps the columns of a query to those of a stream that has the same ones, in order.
+    pub fn all(push: &PushStream) -> Self {
+        let (schema, texts) = (Arc::clone(push.physical()), push.texts.clone());
+        let from = (0..schema.fields().len()).map(Some).collect();
+        Self { stream: push.name.clone(), schema, texts, from, zone: TIME_ZONE.into() }
     }
 
     /// Maps columns by their exact names. Other columns of the stream become NULL.
@@ -99,8 +106,8 @@ impl Target {
                 )));
             }
         }
-        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
-        Ok(Self { stream: name.clone(), schema, lengths, from, zone: TIME_ZONE.into() })
+        let (schema, texts) = (Arc::clone(schema), push.texts.clone());
+        Ok(Self { stream: name.clone(), schema, texts, from, zone: TIME_ZONE.into() })
     }
 
     /// Sets the time zone of texts that name none; the default is UTC.
@@ -131,10 +138,10 @@ impl Target {
             }
             of => become_type(given, of)?,
         };
-        if let Some(why) = self.lengths.refused(index, &column)? {
+        if let Some((why, hint)) = self.texts.refused(index, &column)? {
             let (column, stream) = (field.name(), &self.stream);
             let message = format!("column \"{column}\" of stream \"{stream}\": {why}");
-            return Err(Error::data(message).with_hint("Truncate it with left(…, n) or a CAST."));
+            return Err(Error::data(message).with_hint(hint));
         }
         Ok(column)
     }

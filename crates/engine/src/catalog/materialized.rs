@@ -1,7 +1,7 @@
 //! Materialized views: continuous queries whose results are stored.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::Result;
@@ -12,6 +12,8 @@ use windrow_stream::Stream;
 use windrow_stream::answer::LiveAnswer;
 use windrow_stream::log::StreamLog;
 use windrow_stream::spill::Spiller;
+
+use crate::instance::pump::Pump;
 
 /// A materialized view.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Materialized {
     pub(crate) stream: Arc<Stream>,
     /// Its continuous query.
     pub(crate) query: Arc<Shared>,
+    /// Copies its rows to the stream that it exists for, if it does.
+    pub(crate) pump: OnceLock<Arc<Pump>>,
     /// Moves its rows to the archive, in a data directory.
     pub(crate) spiller: Option<Arc<Spiller>>,
     /// The checkpoints of its query, if it can resume from some.

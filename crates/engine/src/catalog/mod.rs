@@ -287,10 +287,25 @@ impl Catalog {
                 let ends = |n: &String| self.is_bounded(n) || self.waits_for_pushes(n);
                 !view.bounded && view.reads.iter().all(ends)
             }
-            Some(Object::Stream(stream)) => stream.push().is_some(),
+            Some(Object::Stream(stream)) => {
+                let ends = |feed: &Materialized| feed.bounded || self.waits_for_pushes(&feed.name);
+                stream.push().is_some() && self.feed_of(name).is_none_or(|feed| ends(&feed))
+            }
             Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
             | None => false,
         }
+    }
+
+    /// Returns the view whose rows feed a stream that was created AS SELECT; `None`: it is another stream.
+    pub(crate) fn feed_of(&self, stream: &str) -> Option<Arc<Materialized>> {
+        let objects = self.objects.lock();
+        let entry = objects.get(stream)?;
+        let Object::Stream(stream) = &entry.object else { return None };
+        stream.push()?;
+        entry.reads.iter().find_map(|read| match &objects.get(read)?.object {
+            Object::Materialized(view) => Some(Arc::clone(view)),
+            _ => None,
+        })
     }
 
     /// Returns the materialized view of this name.
@@ -512,13 +527,8 @@ impl Catalog {
     pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
         reads.iter().try_for_each(|name| match self.get(name) {
             Some(Object::Materialized(view)) => view.check(),
-            Some(
-                Object::Stream(_)
-                | Object::View
-                | Object::Sink(_)
-                | Object::Function(_)
-                | Object::Model(_),
-            )
+            Some(Object::Stream(_)) => self.feed_of(name).map_or(Ok(()), |feed| feed.check()),
+            Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
             | None => Ok(()),
         })
     }

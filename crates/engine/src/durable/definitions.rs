@@ -22,6 +22,7 @@ use windrow_core::offset::Gaps;
 use windrow_core::{Error, ErrorKind, OffsetRange, Result};
 use windrow_storage::directory::{DataDirectory, encode_name, unknown_format};
 use windrow_storage::files::{Files, corrupt, io_error};
+use windrow_stream::retention::Truncated;
 
 /// The format that this version writes.
 const FORMAT: u64 = 2;
@@ -162,6 +163,8 @@ pub(crate) struct Definition {
     pub(crate) parts: Vec<Part>,
     /// The rows that have been lost, in order.
     pub(crate) lost: Vec<LostRows>,
+    /// The rows of a stream that were truncated last, if any were.
+    pub(crate) truncated: Option<Truncated>,
     /// Whether columns without an alias are called by the text of their expression. In definitions of earlier versions they
     /// have the planner's names.
     pub(crate) named_by_text: bool,
@@ -183,6 +186,7 @@ impl Definition {
             base: None,
             parts: vec![],
             lost: vec![],
+            truncated: None,
             named_by_text: true,
             version: 0,
             models: BTreeMap::new(),
@@ -390,6 +394,14 @@ impl Definitions {
         self.change(|o| o.id == id, |object| object.lost.push(rows.clone()))
     }
 
+    /// Records that the rows of a stream are truncated.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn truncate(&self, name: &str, rows: Truncated) -> Result<()> {
+        self.change(|o| o.name == name, |object| object.truncated = Some(rows))
+    }
+
     fn change(
         &self,
         which: impl Fn(&Definition) -> bool,
@@ -517,6 +529,9 @@ impl State {
             for object in &self.objects {
                 object.parts.iter().for_each(|part| add(part.as_str()));
                 object.lost.iter().for_each(|lost| add(&format!("{lost:?}")));
+                if let Some(truncated) = &object.truncated {
+                    add(&format!("{truncated:?}"));
+                }
             }
         }
         hasher.update(&self.next_id.to_le_bytes());
@@ -564,6 +579,10 @@ impl Definition {
             if !self.lost.is_empty() {
                 object.insert("lost".to_owned(), json!(self.lost));
             }
+            if let Some(Truncated { end, before_ticks }) = self.truncated {
+                let truncated = json!({ "end": end, "before_ticks": before_ticks });
+                object.insert("truncated".to_owned(), truncated);
+            }
         }
         object
     }
@@ -605,6 +624,13 @@ impl Definition {
             lost: match object.get("lost") {
                 Some(lost) => serde_json::from_value(lost.clone()).ok()?,
                 None => vec![],
+            },
+            truncated: match object.get("truncated") {
+                Some(rows) => Some(Truncated {
+                    end: rows.get("end")?.as_u64()?,
+                    before_ticks: rows.get("before_ticks").and_then(Value::as_i64),
+                }),
+                None => None,
             },
         })
     }

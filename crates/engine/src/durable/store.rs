@@ -33,6 +33,7 @@ use windrow_storage::wal::Wal;
 use windrow_stream::log::{Completion, StreamLog};
 use windrow_stream::memory::Memory;
 use windrow_stream::places::Places;
+use windrow_stream::retention::Truncated;
 use windrow_stream::spill::Spiller;
 
 use crate::durable::definitions::{Definition, Definitions, Kind, Part};
@@ -231,6 +232,14 @@ impl Store {
     /// When it cannot be written; then the old one remains.
     pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
         self.definitions.retext(name, sql)
+    }
+
+    /// Records that the rows of a stream are truncated.
+    ///
+    /// # Errors
+    /// When it cannot be written; then they are not.
+    pub(crate) fn truncate(&self, name: &str, rows: Truncated) -> Result<()> {
+        self.definitions.truncate(name, rows)
     }
 
     /// Returns the stored failure of the view with this id.

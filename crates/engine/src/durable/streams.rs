@@ -134,7 +134,10 @@ impl Store {
         if self.had_read.get().is_none() {
             let mut all = vec![];
             for view in self.definitions.list() {
-                if !matches!(view.kind, Kind::MaterializedView | Kind::Insert | Kind::Sink) {
+                if !matches!(
+                    view.kind,
+                    Kind::MaterializedView | Kind::Insert | Kind::Sink | Kind::Stream
+                ) {
                     continue;
                 }
                 let owner = self.owner(&view, Part::Checkpoints);

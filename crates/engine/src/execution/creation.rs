@@ -115,7 +115,13 @@ impl<'a> Creation<'a> {
 /// When the catalog refuses it.
 pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
     let kind = match cx.catalog().get(name) {
-        Some(Object::Stream(_)) => "stream",
+        Some(Object::Stream(_)) => {
+            if let Some(feed) = cx.catalog().feed_of(name) {
+                feed.stop_checkpoints().await;
+                Box::pin(remove(cx, &feed.name)).await?;
+            }
+            "stream"
+        }
         Some(Object::View | Object::Materialized(_)) => "view",
         Some(Object::Sink(sink)) => return remove_sink(cx, &sink).await,
         // Queries that call it have it.
@@ -142,18 +148,29 @@ async fn remove_sink(cx: &StatementContext, sink: &SinkObject) -> Result<()> {
     Box::pin(remove(cx, &sink.view)).await
 }
 
-/// Starts to drop the rows of a log that are older than `keep`. `name` is the object, `key` identifies the retention in the
-/// instance.
+/// Starts to drop the rows of a log that are older than `keep` (`None`: all are retained), or truncated. `name` is the object,
+/// `key` identifies the retention in the instance.
 ///
 /// # Errors
-/// When the object has no event time.
+/// When rows are to be dropped by their age, and the object has no event time.
 pub(crate) fn start_retention(
     cx: &StatementContext,
     (name, key): (&str, &str),
     log: (&Arc<StreamLog>, Option<&Arc<Spiller>>),
     schema: &StreamSchema,
-    keep: Duration,
+    keep: Option<Duration>,
 ) -> Result<Arc<Retention>> {
+    let ticks = keep.map(|keep| retention_ticks(name, schema, keep)).transpose()?;
+    let retention = Retention::new(name, log, schema.event_time().map(|time| time.index), ticks);
+    cx.instance.retain(key, &retention);
+    Ok(retention)
+}
+
+/// Returns a retention in ticks of the event time.
+///
+/// # Errors
+/// When there is no event time.
+pub(crate) fn retention_ticks(name: &str, schema: &StreamSchema, keep: Duration) -> Result<i64> {
     let Some(time) = schema.event_time() else {
         return Err(timeless(name));
     };
@@ -161,8 +178,5 @@ pub(crate) fn start_retention(
     let per_second = unit.map_or(1, ticks_per_second);
     // Rounded up: rather a tick too much than one too few.
     let ticks = (keep.as_nanos() * u128::from(per_second.unsigned_abs())).div_ceil(1_000_000_000);
-    let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
-    let retention = Retention::new(name, log, time.index, ticks);
-    cx.instance.retain(key, &retention);
-    Ok(retention)
+    Ok(i64::try_from(ticks).unwrap_or(i64::MAX))
 }

@@ -12,7 +12,7 @@ mod parts;
 pub(crate) mod planners;
 pub(crate) mod program_functions;
 pub(crate) mod pump;
-mod retention;
+pub(crate) mod retention;
 pub(crate) mod sink_pump;
 pub(crate) mod unused_memory;
 
@@ -37,7 +37,7 @@ pub(crate) use self::parts::Parts;
 use self::pump::Pump;
 use self::retention::pass_now;
 use self::sink_pump::SinkPump;
-use crate::catalog::{Catalog, Object};
+use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::store::Store;
 
 /// Maximum time between checkpoints of a view whose followers only get archived rows.
@@ -140,14 +140,19 @@ impl Instance {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
-    /// Starts to copy the rows of a continuous INSERT.
-    pub(crate) fn start_pump(&self, pump: &Arc<Pump>) {
+    /// Starts to copy the rows of the view of a continuous INSERT, or of a stream AS SELECT.
+    pub(crate) fn start_pump(&self, view: &Materialized, pump: Arc<Pump>) {
+        if self.is_plan_only() {
+            return;
+        }
         let parts = &self.parts;
-        let run = Arc::clone(pump).run(Arc::clone(&self.catalog), Arc::clone(&parts.clock));
+        let run = Arc::clone(&pump).run(Arc::clone(&self.catalog), Arc::clone(&parts.clock));
         parts.cpu.spawn(run);
         let mut pumps = self.pumps.lock();
         pumps.retain(|pump| pump.strong_count() > 0);
-        pumps.push(Arc::downgrade(pump));
+        pumps.push(Arc::downgrade(&pump));
+        // A view has one pump.
+        drop(view.pump.set(pump));
     }
 
     /// Copies the rows that continuous INSERTs have archived.

@@ -1,14 +1,16 @@
-//! Copies the archived rows of a view to a stream, exactly once: the second half of a durable continuous INSERT.
+//! Copies the rows of a view to a stream, exactly once: the second half of a durable continuous INSERT, and of a stream AS SELECT.
 //!
 //! ```text
 //! view   ├─ archived ────────────────┼─ memory ─┤
 //!        └─ in the stream ─┴─ copied ┘
 //! ```
-//! The log of the stream stores how many rows it has taken, as the sequence number of a producer.
+//! The log of the stream stores how many rows it has taken, as the sequence number of a producer. In a data directory only
+//! archived rows are copied, since only these never change; in memory they are copied at once, and then released.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
 use windrow_query::shared::Shared;
@@ -32,7 +34,7 @@ pub(crate) struct Pump {
     view: String,
     query: Arc<Shared>,
     log: Arc<StreamLog>,
-    spiller: Arc<Spiller>,
+    spiller: Option<Arc<Spiller>>,
     push: Arc<PushStream>,
     target: Target,
     producer: Arc<str>,
@@ -40,23 +42,22 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Creates a pump from an archived view to a stream; `id` identifies the INSERT in the data directory. `None`: the view
-    /// is not archived.
+    /// Creates a pump from a view to a stream; `id` identifies the INSERT or the stream in the data directory.
     pub(crate) fn new(
         view: &Materialized,
         (push, target): (&Arc<PushStream>, Target),
         id: u64,
-    ) -> Option<Arc<Self>> {
-        Some(Arc::new(Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             view: view.name.clone(),
             query: Arc::clone(&view.query),
             log: Arc::clone(&view.log),
-            spiller: Arc::clone(view.spiller.as_ref()?),
+            spiller: view.spiller.clone(),
             push: Arc::clone(push),
             target,
             producer: Stamp::insert(id),
             copying: tokio::sync::Mutex::new(()),
-        }))
+        })
     }
 
     /// Copies until the view is dropped or all its rows are copied.
@@ -64,11 +65,9 @@ impl Pump {
         let mut changed = self.log.watch();
         while self.is_wanted(&catalog) {
             changed.mark_unchanged();
-            let work = async {
-                self.archive().await?;
-                self.copy().await
-            };
-            let copied = caught(|| format!("inserting the rows of \"{}\"", self.view), work).await;
+            let what = || format!("inserting the rows of \"{}\"", self.view);
+            let copied = caught(what, self.catch_up()).await;
+            let is_done = copied.is_ok() && self.spiller.is_none();
             match copied {
                 Ok(()) if self.log.state().ended && self.is_done() => return,
                 Ok(()) => {}
@@ -81,17 +80,31 @@ impl Pump {
             if self.is_done() && changed.changed().await.is_err() {
                 return;
             }
+            if is_done {
+                continue;
+            }
             clock.sleep(INTERVAL).await;
         }
     }
 
+    /// Copies the final rows that the view has now.
+    ///
+    /// # Errors
+    /// When they cannot be archived, and as [`copy`](Self::copy).
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        if let Some(spiller) = &self.spiller {
+            self.archive(spiller).await?;
+        }
+        self.copy().await
+    }
+
     /// Archives the rows that the view has now.
-    async fn archive(&self) -> Result<()> {
+    async fn archive(&self, spiller: &Spiller) -> Result<()> {
         let by_checkpoint = self.log.completion().is_some_and(Completion::is_by_checkpoint);
         if by_checkpoint && !self.log.state().ended {
             return self.query.checkpoint().await;
         }
-        self.spiller.spill_until_stopped().await.map(|_| ())
+        spiller.spill_until_stopped().await.map(|_| ())
     }
 
     fn is_wanted(&self, catalog: &Catalog) -> bool {
@@ -104,12 +117,15 @@ impl Pump {
         self.push.taken(&self.producer) >= self.log.state().rows
     }
 
-    /// Copies the archived rows that are not in the stream yet.
+    /// Copies the archived rows (in memory: all) that are not in the stream yet.
     ///
     /// # Errors
     /// When the archive cannot be read, or the stream refuses the rows.
     pub(crate) async fn copy(&self) -> Result<()> {
         let _one_at_a_time = self.copying.lock().await;
+        if self.spiller.is_none() {
+            return self.copy_tail().await;
+        }
         let (Some(archive), _) = self.log.since(0) else { return Ok(()) };
         let mut at = self.push.taken(&self.producer);
         if at >= archive.state().rows {
@@ -118,12 +134,29 @@ impl Pump {
         let all: Vec<usize> = (0..self.log.schema().fields().len()).collect();
         let mut rows = archive.read(at, &all, BATCH_ROWS).await?;
         while let Some(batch) = rows.try_next().await? {
-            let end = at + batch.num_rows() as u64;
-            let stamp = Stamp::of_rows(&self.producer, OffsetRange::try_new(at, end)?);
-            let pushing = self.push.offer(&self.target.fit(&batch)?, Some(stamp)).await?;
-            self.push.settled(pushing).await?;
-            at = end;
+            at = self.put(at, &batch).await?;
         }
         Ok(())
+    }
+
+    /// Copies rows in memory, and releases them.
+    async fn copy_tail(&self) -> Result<()> {
+        let mut at = self.push.taken(&self.producer);
+        for piece in self.log.since(at).1 {
+            if let Some(new) = piece.part(at, u64::MAX) {
+                at = self.put(at, &new.load()?).await?;
+            }
+        }
+        self.log.release_before(at);
+        Ok(())
+    }
+
+    /// Inserts rows whose first one has the offset `at`. Returns the offset after them.
+    async fn put(&self, at: u64, rows: &RecordBatch) -> Result<u64> {
+        let end = at + rows.num_rows() as u64;
+        let stamp = Stamp::of_rows(&self.producer, OffsetRange::try_new(at, end)?);
+        let pushing = self.push.offer(&self.target.fit(rows)?, Some(stamp)).await?;
+        self.push.settled(pushing).await?;
+        Ok(end)
     }
 }

@@ -21,7 +21,9 @@ pub(super) async fn run(retention: Arc<Retention>, parts: Arc<Parts>, catalog: A
             if last == Pass::Done && changed.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            parts.clock.sleep(INTERVAL).await;
+            if !retention.is_idle() {
+                parts.clock.sleep(INTERVAL).await;
+            }
         };
         tokio::select! {
             () = retention.stopped() => return,
@@ -33,7 +35,10 @@ pub(super) async fn run(retention: Arc<Retention>, parts: Arc<Parts>, catalog: A
 }
 
 /// Drops the rows that are past their retention now. Rows that cannot be dropped stay until the next pass.
-pub(super) async fn pass_now(retention: &Retention, parts: &Parts, catalog: &Catalog) -> Pass {
+pub(crate) async fn pass_now(retention: &Retention, parts: &Parts, catalog: &Catalog) -> Pass {
+    if retention.is_idle() {
+        return Pass::Done;
+    }
     // Views that are not open yet may resume from these rows.
     if !parts.is_restored() {
         return Pass::Held;

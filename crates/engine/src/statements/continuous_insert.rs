@@ -84,8 +84,9 @@ impl NewInsert<'_> {
             return Err(Error::internal("the view of an INSERT is not in the catalog"));
         };
         check_archive(cx, &view, push, id).await?;
-        if let Some(pump) = Pump::new(&view, (push, target), id) {
-            cx.instance.start_pump(&pump);
+        // Only archived rows keep their numbers.
+        if view.spiller.is_some() {
+            cx.instance.start_pump(&view, Pump::new(&view, (push, target), id));
         }
         let done =
             format!("INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)");
@@ -95,7 +96,7 @@ impl NewInsert<'_> {
 
 /// Checks that a resumed INSERT does not have fewer rows in its archive than in the stream, where its rows have no fixed order:
 /// rows that come again would have other numbers. In a fixed order they are recomputed with the same numbers.
-async fn check_archive(
+pub(super) async fn check_archive(
     cx: &StatementContext,
     view: &Materialized,
     push: &PushStream,

@@ -6,8 +6,9 @@ use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
-use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema, sql_type};
+use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
+use windrow_sql::plan::sql_type_of;
 use windrow_storage::wal::Durability;
 use windrow_stream::altered::Altered;
 use windrow_stream::bad::OnBad;
@@ -15,13 +16,14 @@ use windrow_stream::checks::{Checked, Checks};
 use windrow_stream::generated::{Columns, Generated};
 use windrow_stream::history::History;
 use windrow_stream::intake::Intake;
-use windrow_stream::lengths::{Lengths, Limited};
 use windrow_stream::log::StreamLog;
 use windrow_stream::places::Places;
 use windrow_stream::push::PushStream;
 use windrow_stream::retention::Retention;
+use windrow_stream::texts::{Limited, Texts};
 use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
+use super::create_stream_as::FedStream;
 use super::declared_columns::{checks, declared_columns, event_time, has_unsaid_times};
 use super::replay::replay;
 use super::stream_options::{
@@ -47,13 +49,15 @@ pub(crate) struct CreateStream {
 }
 
 /// The columns of a stream that is to be created, and its source.
-struct StreamColumns {
-    schema: StreamSchema,
+pub(super) struct StreamColumns {
+    pub(super) schema: StreamSchema,
     /// `None`: rows come by INSERT.
-    source: Option<Arc<dyn Source>>,
-    columns: Option<Columns>,
+    pub(super) source: Option<Arc<dyn Source>>,
+    pub(super) columns: Option<Columns>,
+    /// The checks that its rows must satisfy.
+    pub(super) checks: Checks,
     /// The stream or view that it replays.
-    reads: Vec<String>,
+    pub(super) reads: Vec<String>,
 }
 
 impl Statement for CreateStream {
@@ -77,6 +81,9 @@ impl Statement for CreateStream {
         Box::pin(async move {
             let create = &self.create;
             let name = plain_name(&create.name)?;
+            if let Some(query) = &create.query {
+                return FedStream { cx, create, text: &self.text, name: &name }.create(query).await;
+            }
             let creation = Creation::new(cx, &name);
             if creation.is_done(create.or_replace, create.if_not_exists, "stream")? {
                 return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
@@ -145,9 +152,10 @@ impl CreateStream {
             }
             let source: Arc<dyn Source> = Arc::new(source);
             let (source, columns, reads) = (Some(source), None, vec![of]);
-            return Ok(StreamColumns { schema, source, columns, reads });
+            let checks = Checks::default();
+            return Ok(StreamColumns { schema, source, columns, checks, reads });
         }
-        let mut columns = match create.columns.as_slice() {
+        let columns = match create.columns.as_slice() {
             [] => None,
             columns => {
                 Some(declared_columns(&cx.state(), columns, &cx.instance.parts.clock).await?)
@@ -171,10 +179,9 @@ impl CreateStream {
                 (None, Arc::clone(&columns.schema))
             }
         };
-        if !create.checks.is_empty() {
-            let checks = checks(&cx.state(), name, &schema, &create.checks)?;
+        let checks = checks(&cx.state(), name, &schema, &create.checks, vec![])?;
+        if !checks.is_empty() {
             source = source.map(|source| checked(source, &checks, options));
-            columns = columns.map(|columns| Columns { checks, ..columns });
         }
         let event_time = match &create.watermark {
             Some(clause) => Some(event_time(&cx.state(), &schema, clause)?),
@@ -186,7 +193,7 @@ impl CreateStream {
                 Some(clause) => e.with_place(clause.place),
                 None => e,
             })?;
-        Ok(StreamColumns { schema, source, columns, reads: vec![] })
+        Ok(StreamColumns { schema, source, columns, checks, reads: vec![] })
     }
 
     /// Opens the source of a connector.
@@ -215,10 +222,10 @@ impl CreateStream {
         let opened = open_source(connector, &options.rest, declared, &env).await;
         let mut source = opened.map_err(placed)?;
         let Some(columns) = columns else { return Ok(source) };
-        if !columns.lengths.is_empty() {
+        if !columns.texts.is_empty() {
             let on_bad = OnBad::of(options.of_connector("on_bad_row"));
-            let lengths = columns.lengths.clone();
-            source = Arc::new(Altered::new(source, Limited { lengths, on_bad }));
+            let texts = columns.texts.clone();
+            source = Arc::new(Altered::new(source, Limited { texts, on_bad }));
         }
         if columns.any_generated() {
             source = Arc::new(Altered::new(source, Generated(Arc::new(columns.clone()))));
@@ -234,18 +241,18 @@ fn checked(source: Arc<dyn Source>, checks: &Checks, options: &EngineOptions) ->
 }
 
 /// A stream that is being created.
-struct NewStream<'a> {
-    cx: &'a StatementContext,
-    name: &'a str,
-    options: EngineOptions,
-    definition: Option<&'a Definition>,
+pub(super) struct NewStream<'a> {
+    pub(super) cx: &'a StatementContext,
+    pub(super) name: &'a str,
+    pub(super) options: EngineOptions,
+    pub(super) definition: Option<&'a Definition>,
 }
 
 impl NewStream<'_> {
     /// Creates the stream with its log and its history, and starts its retention.
-    async fn create(self, columns: StreamColumns) -> Result<Stream> {
+    pub(super) async fn create(self, columns: StreamColumns) -> Result<Stream> {
         let parts = &self.cx.instance.parts;
-        let StreamColumns { schema, source, columns, .. } = columns;
+        let StreamColumns { schema, source, columns, checks, .. } = columns;
         let when_idle = when_idle(self.name, &self.options, schema.event_time().is_some())?;
         let (feed, history, replayable) = match source {
             Some(source) => {
@@ -260,6 +267,7 @@ impl NewStream<'_> {
                 let skew = self.options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
                 let push =
                     self.push_stream(&schema, columns, skew, durability(&self.options)?).await?;
+                push.check_by(checks.clone());
                 let replayable = push.wal.is_some();
                 (Feed::Push(push), None, replayable)
             }
@@ -272,6 +280,7 @@ impl NewStream<'_> {
             replayable,
             when_idle,
             max_future_skew_micros: self.options.max_future_skew_micros,
+            checks,
             retention: None,
             connector: self.options.connector.clone().unwrap_or_else(|| "push".to_owned()),
             bad_rows: Arc::clone(&parts.bad_rows),
@@ -281,14 +290,26 @@ impl NewStream<'_> {
         Ok(stream)
     }
 
-    /// Starts the retention of the log of the stream, if it has both.
+    /// Starts the retention of the log of the stream, if it has one.
     fn retention(&self, stream: &Stream) -> Result<Option<Arc<Retention>>> {
-        let (Some(push), Some((keep, place))) = (stream.kept(), self.options.retention) else {
-            return Ok(None);
-        };
-        let log = (&push.log, push.spiller.as_ref());
-        let retention = start_retention(self.cx, (self.name, self.name), log, &stream.schema, keep);
-        retention.map(Some).map_err(|e| e.with_place(place))
+        let Some(push) = stream.kept() else { return Ok(None) };
+        let (log, keep) = ((&push.log, push.spiller.as_ref()), self.options.retention);
+        let started = start_retention(
+            self.cx,
+            (self.name, self.name),
+            log,
+            &stream.schema,
+            keep.map(|k| k.0),
+        );
+        let retention = started.map_err(|e| match keep {
+            Some((_, place)) => e.with_place(place),
+            None => e,
+        })?;
+        let truncated = self.definition.and_then(|definition| definition.truncated);
+        if let Some(truncated) = truncated.filter(|_| retention.is_archived()) {
+            retention.was_truncated(truncated);
+        }
+        Ok(Some(retention))
     }
 
     /// Starts to store the rows of a connector.
@@ -319,8 +340,10 @@ impl NewStream<'_> {
         max_future_skew_micros: Option<i64>,
         durability: Option<Durability>,
     ) -> Result<Arc<PushStream>> {
-        let lengths = columns.as_ref().map_or_else(Lengths::default, |c| c.lengths.clone());
-        let checks = columns.as_ref().map_or_else(Checks::default, |c| c.checks.clone());
+        let texts = match &columns {
+            Some(columns) => columns.texts.clone(),
+            None => Texts::of_query(schema.schema()),
+        };
         let generated = columns.filter(Columns::any_generated).map(Arc::new);
         let parts = &self.cx.instance.parts;
         let time = schema.event_time().map(|e| e.index);
@@ -340,8 +363,7 @@ impl NewStream<'_> {
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(self.name.to_owned(), log, intake, bad_rows, clock, generated)
-            .with_lengths(lengths)
-            .with_checks(checks);
+            .with_texts(texts);
         Ok(Arc::new(match durable {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
@@ -378,7 +400,7 @@ pub(super) fn connector_env(cx: &StatementContext) -> ConnectorEnv {
 /// Returns columns with their types, for messages.
 fn listed(schema: &Schema) -> String {
     let columns = schema.fields().iter();
-    let columns = columns.map(|f| format!("{} {}", f.name(), sql_type(f.data_type())));
+    let columns = columns.map(|f| format!("{} {}", f.name(), sql_type_of(f)));
     columns.collect::<Vec<_>>().join(", ")
 }
 
@@ -402,7 +424,13 @@ pub(super) async fn file_table(
     let source = open_source("file", &options.rest, Declared::default(), &env).await;
     let source = source.map_err(without_options)?;
     let schema = StreamSchema::try_new(source.schema(), None)?;
-    let columns = StreamColumns { schema, source: Some(source), columns: None, reads: vec![] };
+    let columns = StreamColumns {
+        schema,
+        source: Some(source),
+        columns: None,
+        checks: Checks::default(),
+        reads: vec![],
+    };
     let new = NewStream { cx, name: path, options, definition: None };
     let stream = Arc::new(new.create(columns).await?);
     Ok(Arc::new(stream.relation(None)))

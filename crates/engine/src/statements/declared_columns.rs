@@ -19,7 +19,7 @@ use windrow_sql::parse::{CheckClause, WatermarkClause, characters_max, is_procti
 use windrow_sql::plan::{depends_on_arguments, physical_expression};
 use windrow_stream::checks::{Check, Checks};
 use windrow_stream::generated::{Column, Columns, IntakeTime};
-use windrow_stream::lengths::Lengths;
+use windrow_stream::texts::Texts;
 
 use crate::execution::options::interval_nanos;
 use crate::names::ident_name;
@@ -68,6 +68,12 @@ pub(super) async fn declared_columns(
         return Err(Error::sql(format!("the generated column \"{name}\" has a length"))
             .with_hint("Declare it as VARCHAR, and cut the text with left(…, n)."));
     }
+    let is_json = |c: &&ColumnDef| matches!(c.data_type, DataType::JSON | DataType::JSONB);
+    if let Some(column) = columns.iter().find(|c| generated(c).is_some() && is_json(c)) {
+        let name = ident_name(&column.name);
+        return Err(Error::sql(format!("the generated column \"{name}\" is JSON"))
+            .with_hint("Declare it as VARCHAR, and write json(…) in the expression."));
+    }
     let mut kinds = Vec::with_capacity(columns.len());
     let mut next = 0;
     for column in columns {
@@ -88,13 +94,12 @@ pub(super) async fn declared_columns(
             }
         });
     }
-    let lengths = Lengths::of(columns.iter().filter(|column| generated(column).is_none()));
-    let checks = Checks::default();
-    Ok(Columns { schema, physical, columns: kinds, lengths, checks })
+    let texts = Texts::of(columns.iter().filter(|column| generated(column).is_none()));
+    Ok(Columns { schema, physical, columns: kinds, texts })
 }
 
 /// Returns the checks of a stream with these columns. A check without a name is named after the stream and the column that it
-/// reads, as in PostgreSQL.
+/// reads, as in PostgreSQL, and unlike the names in `taken`.
 ///
 /// # Errors
 /// When a condition does not fit the columns, is not boolean, or is not immutable.
@@ -103,10 +108,10 @@ pub(super) fn checks(
     stream: &str,
     schema: &SchemaRef,
     clauses: &[CheckClause],
+    mut taken: Vec<String>,
 ) -> Result<Checks> {
     let df_schema = DFSchema::try_from(Arc::clone(schema)).map_err(from_datafusion)?;
-    let mut taken: Vec<String> =
-        clauses.iter().filter_map(|c| c.name.as_ref().map(ident_name)).collect();
+    taken.extend(clauses.iter().filter_map(|c| c.name.as_ref().map(ident_name)));
     let mut checks = Vec::with_capacity(clauses.len());
     for clause in clauses {
         let planned = || {
@@ -145,7 +150,7 @@ pub(super) fn checks(
                 name
             }
         };
-        checks.push(Check { name, condition });
+        checks.push(Check { name, text: clause.expr.to_string(), condition });
     }
     Ok(Checks(checks))
 }

@@ -43,7 +43,7 @@ const JSON_LENGTH: &str = "Returns the number of elements of a JSON array or obj
 const TIMESTAMP_OF: &str = "Converts text or a number to a timestamp of this precision; text by the first pattern that fits.";
 
 /// Functions of any kind without a description of their own: name, arguments, description.
-pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 36] = [
+pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 39] = [
     (
         "approx_top_k",
         "(value, k)",
@@ -59,6 +59,7 @@ pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 36] = [
         "(value [, …])",
         "Returns a number of 64 bits that is the same in every run and version.",
     ),
+    ("json", "(text)", "Returns text that is JSON; an error if it is not."),
     (
         "json_as_text",
         "(json, key [, …])",
@@ -90,6 +91,7 @@ pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 36] = [
     ("json_length", "(json [, key, …])", JSON_LENGTH),
     ("json_object_keys", "(json [, key, …])", JSON_KEYS),
     ("json_union_to_text", "(value)", "Converts the result of `json_get` to JSON text."),
+    ("json_valid", "(text)", "Returns whether a text is JSON."),
     ("max_by", "(value, key)", MAX_BY),
     ("min_by", "(value, key)", MIN_BY),
     ("mode", "(value)", "Returns the most frequent value; of equally frequent ones the smallest."),
@@ -107,5 +109,6 @@ pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 36] = [
     ("to_timestamp_millis", "(value [, pattern, …])", TIMESTAMP_OF),
     ("to_timestamp_nanos", "(value [, pattern, …])", TIMESTAMP_OF),
     ("to_timestamp_seconds", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("try_json", "(text)", "Returns text that is JSON, NULL if it is not."),
     ("version", "()", "Returns the version of Windrow."),
 ];

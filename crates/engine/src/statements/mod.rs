@@ -9,12 +9,14 @@
 //! Each statement defines what it requires: rights, its place in the limits of a server, parameters, columns. [`of`] is
 //! the only place that enumerates them. Shared parts are in `execution`, and materialized views in `views`.
 
+mod alter_stream;
 pub(crate) mod continuous_insert;
 mod copy;
 mod create_function;
 mod create_model;
 mod create_sink;
 mod create_stream;
+mod create_stream_as;
 mod create_view;
 mod csv_header;
 mod declared_columns;
@@ -37,6 +39,7 @@ mod stream_options;
 mod subscribe;
 mod summarize;
 mod timestamp;
+mod truncate;
 mod verify;
 mod wait_for;
 mod why_not;
@@ -160,6 +163,10 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         parse::Statement::CreateStream(create) => {
             Box::new(create_stream::CreateStream { create, text })
         }
+        parse::Statement::AlterStream(alter) => {
+            Box::new(alter_stream::AlterStream { alter: *alter, text })
+        }
+        parse::Statement::Truncate(name) => Box::new(truncate::Truncate { name, text }),
         parse::Statement::CreateView(create) => Box::new(create_view::CreateView { create, text }),
         parse::Statement::CreateSink(create) => {
             Box::new(create_sink::CreateSink { create: *create, text })

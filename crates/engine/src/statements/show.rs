@@ -7,9 +7,11 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::TableReference;
 use sqlparser::ast::ObjectName;
 use windrow_connectors::is_secret;
-use windrow_core::{Error, Result, sql_type};
+use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ShowKind, masked};
+use windrow_sql::plan::sql_type_of;
+use windrow_stream::checks::Checks;
 
 use super::create_stream::file_table;
 use super::file_relations::file_named;
@@ -156,7 +158,8 @@ impl Statement for Describe {
     fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
         Box::pin(async move {
             if let Some(file) = file_named(&self.0) {
-                return described(&file_table(cx, &file.value, &[]).await?.schema()).await;
+                let table = file_table(cx, &file.value, &[]).await?;
+                return described(&table.schema(), &Checks::default()).await;
             }
             let table = match plain_name(&self.0) {
                 Ok(name) if matches!(cx.catalog().get(&name), Some(Object::Function(_))) => {
@@ -172,25 +175,34 @@ impl Statement for Describe {
                 // A system table.
                 Err(_) => TableReference::parse_str(&self.0.to_string()),
             };
+            let checks = match cx.catalog().get(table.table()) {
+                Some(Object::Stream(stream)) if table.schema().is_none() => stream.checks(),
+                _ => Arc::default(),
+            };
             let table = cx.session.table_provider(table).await.map_err(from_datafusion)?;
-            described(&table.schema()).await
+            described(&table.schema(), &checks).await
         })
     }
 }
 
-/// Returns the columns of a schema as rows.
-async fn described(schema: &Schema) -> Result<Outcome> {
+/// Returns the columns of a schema as rows, each with the checks that read it, if there are any.
+async fn described(schema: &Schema, checks: &Checks) -> Result<Outcome> {
     let fields = schema.fields();
     let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
-    let types = StringArray::from_iter_values(fields.iter().map(|f| sql_type(f.data_type())));
+    let types = StringArray::from_iter_values(fields.iter().map(|f| sql_type_of(f)));
     let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
     let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
-    rows(vec![
+    let mut columns = vec![
         ("column_name", Arc::new(names) as ArrayRef),
         ("data_type", Arc::new(types)),
         ("is_nullable", Arc::new(nulls)),
-    ])
-    .await
+    ];
+    if !checks.is_empty() {
+        let of = |column| checks.of_column(column).collect::<Vec<_>>().join("; ");
+        let checks = StringArray::from_iter_values((0..fields.len()).map(of));
+        columns.push(("checks", Arc::new(checks)));
+    }
+    rows(columns).await
 }
 
 /// Returns columns that exist already as the rows of a statement.

@@ -10,7 +10,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{Parameters, bounded, distinct_columns, parameters};
-use windrow_stream::lengths::no_lengths;
+use windrow_stream::texts::no_lengths;
 
 use super::copy::{rows_written, write_tag};
 use super::csv_header::check_header;

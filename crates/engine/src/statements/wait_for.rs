@@ -17,7 +17,7 @@ use crate::names::plain_name;
 use crate::views::wait::{wait_consumed, wait_until};
 
 /// `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT …]`: waits until a view has consumed its inputs, or its watermark has passed a
-/// time. For a sink, until the rows that its view has then are committed.
+/// time. For a stream that was created AS SELECT, until it has the rows of its query then. For a sink, until the rows that its view has then are committed.
 #[derive(Debug)]
 pub(crate) struct WaitFor {
     pub(super) view: ObjectName,
@@ -39,6 +39,7 @@ impl Statement for WaitFor {
             let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
             match catalog.get(&name) {
                 Some(Object::Sink(_)) => Ok(()),
+                Some(Object::Stream(_)) if catalog.feed_of(&name).is_some() => Ok(()),
                 _ => catalog.materialized(&name).map(drop),
             }
         })
@@ -52,7 +53,10 @@ impl Statement for WaitFor {
                 _ => None,
             };
             let view = sink.as_ref().map_or(&name, |sink| &sink.view);
-            let view = cx.catalog().materialized(view)?;
+            let view = match cx.catalog().feed_of(view) {
+                Some(feed) => feed,
+                None => cx.catalog().materialized(view)?,
+            };
             // Even where it had come far enough: its rows are not valid any more.
             view.check()?;
             let wait = async {
@@ -64,6 +68,9 @@ impl Statement for WaitFor {
                     None if view.bounded => view.ended().await,
                     None => wait_consumed(cx.catalog(), &view).await,
                 }?;
+                if let Some(pump) = view.pump.get() {
+                    pump.catch_up().await?;
+                }
                 let Some(sink) = &sink else { return Ok(()) };
                 let to = sink.rows.finish().await?;
                 let gives_up = self.timeout.is_none();

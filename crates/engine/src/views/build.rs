@@ -1,8 +1,8 @@
 //! Builds a materialized view from its plan, and starts it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
@@ -16,6 +16,7 @@ use windrow_query::start::{QuerySetup, Ready, ready};
 use windrow_sql::plan::{ContinuousPlan, RowChanges};
 use windrow_storage::checkpoint::Checkpoints;
 use windrow_stream::answer::{AnswerTable, LiveAnswer};
+use windrow_stream::checks::Checks;
 use windrow_stream::log::{Room, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
@@ -219,6 +220,7 @@ impl NewView {
                 answer: answer.clone(),
                 stream: Arc::clone(&stream),
                 query: shared,
+                pump: OnceLock::new(),
                 spiller,
                 checkpoints,
                 bounded: self.reads.iter().all(|name| cx.catalog().is_bounded(name)),
@@ -251,7 +253,7 @@ impl NewView {
         let event_time = event_time.map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
         let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
         let retention = self.retention.map(|(keep, place)| {
-            start_retention(cx, (&self.name, key), log, &schema, keep)
+            start_retention(cx, (&self.name, key), log, &schema, Some(keep))
                 .map_err(|e| e.with_place(place))
         });
         Ok(Arc::new(Stream {
@@ -262,6 +264,7 @@ impl NewView {
             history: None,
             when_idle: None,
             max_future_skew_micros: None,
+            checks: Checks::default(),
             connector: "view".to_owned(),
             replayable: true,
             bad_rows: Arc::clone(&parts.bad_rows),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use windrow_core::{Error, Result, StreamSchema};
 use windrow_sql::parse::Tail;
+use windrow_stream::checks::Checks;
 use windrow_stream::intake::Intake;
 use windrow_stream::log::StreamLog;
 use windrow_stream::push::PushStream;
@@ -11,6 +12,7 @@ use windrow_stream::{Feed, Stream};
 
 use crate::catalog::Object;
 use crate::execution::context::StatementContext;
+use crate::execution::creation::start_retention;
 use crate::names::plain_name;
 
 /// Returns the push stream that takes the late rows of a query that reads `reads`; `None`: the query has no `LATE DATA TO`.
@@ -70,16 +72,19 @@ fn create(
         Arc::clone(&parts.clock),
         None,
     ));
+    let schema = StreamSchema::try_new(Arc::clone(schema), None)?;
+    let retention = start_retention(cx, (name, name), (&push.log, None), &schema, None)?;
     let stream = Arc::new(Stream {
         name: name.to_owned(),
-        schema: StreamSchema::try_new(Arc::clone(schema), None)?,
+        schema,
         feed: Feed::Push(Arc::clone(&push)),
         history: None,
         when_idle: None,
         max_future_skew_micros: None,
         connector: "push".to_owned(),
         replayable: false,
-        retention: None,
+        checks: Checks::default(),
+        retention: Some(retention),
         bad_rows: Arc::clone(&parts.bad_rows),
         clock: Arc::clone(&parts.clock),
     });

@@ -59,7 +59,7 @@ pub(super) fn reach(plan: &LogicalPlan) -> Result<i64> {
 }
 
 /// Whether a query is stateless: rows of streams pass one by one, without a window anywhere.
-pub(super) fn is_stateless(root: &Flow) -> bool {
+pub(crate) fn is_stateless(root: &Flow) -> bool {
     match root {
         Flow::Stage(_) => false,
         Flow::Rows(flow) => flow.leaves.iter().all(Leaf::is_stream),

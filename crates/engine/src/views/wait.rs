@@ -66,6 +66,9 @@ pub(crate) fn wait_consumed<'a>(
                 }
                 Some(Object::Stream(stream)) => match stream.push() {
                     Some(push) => {
+                        if let Some(feed) = catalog.feed_of(input) {
+                            wait_fed(catalog, &feed).await?;
+                        }
                         let rows = push.log.state().rows;
                         wait_for_offset(view, input, (rows, Watermark::NONE)).await?;
                     }
@@ -98,6 +101,26 @@ pub(crate) fn wait_consumed<'a>(
     })
 }
 
+/// Waits until a stream has the final rows of the view that feeds it, after that has consumed what its inputs hold now.
+///
+/// # Errors
+/// When an input never ends, or the view fails.
+pub(crate) fn wait_fed<'a>(
+    catalog: &'a Catalog,
+    feed: &'a Arc<Materialized>,
+) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        match feed.bounded {
+            true => feed.ended().await?,
+            false => wait_consumed(catalog, feed).await?,
+        }
+        match feed.pump.get() {
+            Some(pump) => pump.catch_up().await,
+            None => Ok(()),
+        }
+    })
+}
+
 /// Waits until a view has consumed an input up to a row and knows its watermark.
 async fn wait_for_offset(
     view: &Materialized,
@@ -118,7 +141,11 @@ pub(crate) fn wait_for_pushes<'a>(
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         for name in reads {
-            if let Some(Object::Stream(_)) = catalog.get(name) {
+            if let Some(feed) = catalog.feed_of(name) {
+                if catalog.waits_for_pushes(name) {
+                    wait_fed(catalog, &feed).await?;
+                }
+            } else if let Some(Object::Stream(_)) = catalog.get(name) {
                 Box::pin(wait_for_pushes(catalog, &catalog.reads(name))).await?;
             }
             if let Some(Object::Materialized(view)) = catalog.get(name)

@@ -1,5 +1,5 @@
 //! Functions that DataFusion lacks, or supports in part: patterns of times, parts of intervals, numbers times
-//! intervals, hashes.
+//! intervals, hashes, JSON.
 //!
 //! A function that is registered here replaces DataFusion's of the same name.
 
@@ -7,6 +7,7 @@ mod date_part;
 mod format;
 mod hash;
 mod intervals;
+mod json;
 mod markers;
 mod parse;
 mod patterns;
@@ -27,6 +28,8 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, creat
 use self::date_part::DatePart;
 use self::format::Format;
 use self::hash::HashOf;
+use self::json::Json;
+pub use self::json::not_json;
 pub(crate) use self::markers::{AS_OF, ASOF};
 use self::parse::Parse;
 use self::patterns::Family;
@@ -75,6 +78,9 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
     state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
+    for json in Json::all() {
+        state.register_udf(Arc::new(ScalarUDF::from(json)))?;
+    }
     state.register_udf(Arc::new(version()))?;
     for (name, alias) in SCALAR_ALIASES {
         let function = state.udf(name)?.as_ref().clone().with_aliases([*alias]);

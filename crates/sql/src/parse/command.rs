@@ -12,7 +12,7 @@ use super::statement::{
     Drop, DropKind, Explain, Explained, OptionItem, Set, ShowKind, Statement, Verify,
 };
 use super::tail::Tail;
-use super::{copy, engine, function, insert, parser, predict, query, sink};
+use super::{alter, copy, engine, function, insert, parser, predict, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -41,6 +41,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "DROP" => drop(cursor, tokens, end),
         "SET" => set(cursor, tokens, end),
         "ALTER" => alter(cursor, tokens, end),
+        "TRUNCATE" => alter::truncate(cursor),
         "PAUSE" => sink::pause(cursor, false),
         "RESUME" => sink::pause(cursor, true),
         "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
@@ -114,9 +115,10 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
 fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     let place = cursor.place();
     cursor.advance();
+    if cursor.eat(&["STREAM"]) || cursor.eat(&["SOURCE"]) {
+        return alter::alter_stream(cursor);
+    }
     let kinds = [
-        ("STREAM", "STREAM"),
-        ("SOURCE", "SOURCE"),
         ("MATERIALIZED", "MATERIALIZED VIEW"),
         ("VIEW", "VIEW"),
         ("SINK", "SINK"),

@@ -82,16 +82,31 @@ pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statem
         Declared::default()
     };
     let options = options(&mut cursor)?;
-    cursor.expect_end()?;
-    if columns.is_empty() && watermark.is_none() && options.is_empty() {
+    let query = match cursor.eat(&["AS"]) {
+        true => Some(query_in(cursor.rest(), Tail::default(), cursor.end(), true)?),
+        false => {
+            cursor.expect_end()?;
+            None
+        }
+    };
+    let query = query.map(Box::new);
+    if query.is_none() && columns.is_empty() && watermark.is_none() && options.is_empty() {
         return Err(cursor.expected("columns or WITH (…)").with_hint(
             "A stream without connector needs columns: CREATE STREAM s (a INT, ts TIMESTAMP, \
              WATERMARK FOR ts).",
         ));
     }
     let or_replace = head.or_replace;
-    let stream =
-        CreateStream { or_replace, if_not_exists, name, columns, checks, watermark, options };
+    let stream = CreateStream {
+        or_replace,
+        if_not_exists,
+        name,
+        columns,
+        checks,
+        watermark,
+        options,
+        query,
+    };
     Ok(Statement::CreateStream(stream))
 }
 
@@ -385,10 +400,12 @@ fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()> {
 
 /// `[WITH (key = value, …)]`.
 pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
+    if cursor.eat(&["WITH"]) { options_of(cursor) } else { Ok(vec![]) }
+}
+
+/// `(key = value, …)`.
+pub(super) fn options_of(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
     let mut options: Vec<OptionItem> = vec![];
-    if !cursor.eat(&["WITH"]) {
-        return Ok(options);
-    }
     let mut inner = cursor.parenthesized()?;
     while !inner.is_end() {
         let item = option(&mut inner)?;
@@ -405,9 +422,23 @@ pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
     Ok(options)
 }
 
-fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
-    let at = inner.place();
-    let key = match inner.peek(0) {
+/// `(key, …)`, each with its place.
+pub(super) fn option_keys(cursor: &mut Cursor<'_>) -> Result<Vec<(String, Place)>> {
+    let mut keys = vec![];
+    let mut inner = cursor.parenthesized()?;
+    loop {
+        let at = inner.place();
+        let key = option_key(&mut inner)?;
+        keys.push((key, spanning(at, inner.place_before())));
+        if !inner.eat_token(&Token::Comma) {
+            inner.expect_end()?;
+            return Ok(keys);
+        }
+    }
+}
+
+fn option_key(inner: &mut Cursor<'_>) -> Result<String> {
+    Ok(match inner.peek(0) {
         Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => {
             let key = text.clone();
             inner.advance();
@@ -420,7 +451,12 @@ fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
             }
             parts.join(".")
         }
-    };
+    })
+}
+
+fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
+    let at = inner.place();
+    let key = option_key(inner)?;
     inner.expect_token(&Token::Eq)?;
     let value = literal(inner, &format!("the value of \"{key}\"")).map_err(|error| match key.as_str() {
         "start" => error.with_hint(

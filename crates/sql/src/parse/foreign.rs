@@ -3,7 +3,7 @@
 //! models.
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CharacterLength, DataType, Expr, Function, FunctionArg,
+    AccessExpr, BinaryOperator, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
 };
 use windrow_core::{Error, Result};
@@ -33,10 +33,15 @@ pub(super) fn expression(expr: &mut Expr) -> Result<()> {
             }
             Ok(())
         }
-        Expr::Cast { data_type, .. } => {
+        Expr::Cast { kind, data_type, .. } => {
             if matches!(data_type, DataType::JSON | DataType::JSONB) {
-                // JSON is kept as text.
+                let name = match kind {
+                    CastKind::TryCast | CastKind::SafeCast => "try_json",
+                    CastKind::Cast | CastKind::DoubleColon => "json",
+                };
                 *data_type = DataType::Varchar(None::<CharacterLength>);
+                let text = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                *expr = call(name, vec![text]);
             }
             Ok(())
         }

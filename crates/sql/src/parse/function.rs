@@ -16,7 +16,7 @@ use super::cursor::{Cursor, place_of, span_of, spanning, unquoted};
 use super::ddl::{Head, folded, if_not_exists};
 use super::errors::from_parser;
 use super::predict::model_of_function;
-use super::statement::{CreateFunction, Parameter, SinkRows, Statement};
+use super::statement::{Alteration, CreateFunction, Parameter, SinkRows, Statement};
 use super::tail::Tail;
 use super::{lex, parser, query};
 
@@ -307,6 +307,14 @@ pub fn called(statement: &Statement) -> BTreeSet<String> {
         Statement::CreateStream(create) => {
             called.within(&create.columns);
             create.checks.iter().for_each(|check| called.within(&check.expr));
+            if let Some(query) = &create.query {
+                called.within(&*query.query);
+            }
+        }
+        Statement::AlterStream(alter) => {
+            if let Alteration::AddCheck { check, .. } = &alter.what {
+                called.within(&check.expr);
+            }
         }
         Statement::CreateView(create) => called.within(&*create.query.query),
         Statement::CreateSink(create) => {

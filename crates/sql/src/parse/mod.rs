@@ -13,6 +13,7 @@
 //!
 //! Invariants: no syntax tree becomes text again; deep nesting is an error, not a stack overflow.
 
+mod alter;
 mod asof;
 mod buckets;
 mod canonical;
@@ -57,9 +58,10 @@ pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction, CreateModel, CreateSink,
-    CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert, OptionItem, OutFormat,
-    Parameter, Parsed, Set, ShowKind, SinkRows, Statement, StatementText, Verify, WatermarkClause,
+    AlterStream, Alteration, CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction,
+    CreateModel, CreateSink, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
+    OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows, Statement, StatementText,
+    Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

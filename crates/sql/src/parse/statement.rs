@@ -45,6 +45,10 @@ impl Parsed {
 pub enum Statement {
     /// `CREATE STREAM`, and its synonyms.
     CreateStream(CreateStream),
+    /// `ALTER STREAM`.
+    AlterStream(Box<AlterStream>),
+    /// `TRUNCATE [TABLE | STREAM] name`.
+    Truncate(ObjectName),
     /// `CREATE [MATERIALIZED] VIEW`.
     CreateView(CreateView),
     /// `CREATE SINK`.
@@ -127,6 +131,44 @@ pub struct CreateStream {
     pub watermark: Option<WatermarkClause>,
     /// `WITH (…)`, in order; no key occurs twice.
     pub options: Vec<OptionItem>,
+    /// The continuous query that feeds it; `None`: a connector, or INSERT.
+    pub query: Option<Box<ContinuousQuery>>,
+}
+
+/// `ALTER STREAM [IF EXISTS] name …`.
+#[derive(Debug, Clone)]
+pub struct AlterStream {
+    /// Does nothing if the stream does not exist.
+    pub if_exists: bool,
+    /// The stream.
+    pub name: ObjectName,
+    /// The change.
+    pub what: Alteration,
+}
+
+/// A change of a stream.
+#[derive(Debug, Clone)]
+pub enum Alteration {
+    /// `SET (key = value, …)`.
+    Set(Vec<OptionItem>),
+    /// `RESET (key, …)`: the options, and their places.
+    Reset(Vec<(String, Place)>),
+    /// `ADD [CONSTRAINT name] CHECK (expr) [NOT VALID]`.
+    AddCheck {
+        /// The check.
+        check: CheckClause,
+        /// Whether the rows that the stream has must satisfy it too.
+        is_valid: bool,
+    },
+    /// `DROP CONSTRAINT [IF EXISTS] name`.
+    DropCheck {
+        /// The name of the check.
+        name: Ident,
+        /// Does nothing if there is no such check.
+        if_exists: bool,
+        /// The place of the name.
+        place: Place,
+    },
 }
 
 /// `WATERMARK FOR column [AS expr]`.

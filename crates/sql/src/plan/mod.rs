@@ -85,6 +85,7 @@ use datafusion::sql::parser::{CopyToSource, Statement};
 use sqlparser::ast;
 use windrow_core::{Error, Result, budget};
 
+pub use self::types::sql_type_of;
 use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;

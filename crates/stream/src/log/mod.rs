@@ -299,6 +299,11 @@ impl StreamLog {
         hidden
     }
 
+    /// Notifies all who watch the log.
+    pub(crate) fn notify(&self) {
+        self.changed.send_replace(());
+    }
+
     /// Releases the rows before `end`: no reader gets them any more. An archive deletes them as whole files, and rows
     /// that are not archived yet still are.
     pub fn release_before(&self, end: u64) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use windrow_core::Source;
 
+use crate::checks::Checks;
 use crate::log::StreamLog;
 use crate::push::PushStream;
 use crate::stream::{Feed, Stream};
@@ -32,6 +33,14 @@ impl Stream {
             Feed::Push(push) => Some(&push.log),
             Feed::View(log) => Some(log),
             Feed::Source(_) => None,
+        }
+    }
+
+    /// The checks that its rows satisfy, in order.
+    pub fn checks(&self) -> Arc<Checks> {
+        match &self.feed {
+            Feed::Push(push) => push.checks(),
+            Feed::Source(_) | Feed::View(_) => Arc::new(self.checks.clone()),
         }
     }
 

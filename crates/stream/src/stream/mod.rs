@@ -9,6 +9,7 @@ use datafusion::catalog::TableProvider;
 use windrow_core::{Clock, Source, StreamSchema};
 use windrow_sql::plan::{EventTime, StreamRelation};
 
+use crate::checks::Checks;
 use crate::followers::ReadBy;
 use crate::history::History;
 use crate::intake::Intake;
@@ -41,7 +42,9 @@ pub struct Stream {
     pub connector: String,
     /// Whether reading it after a restart returns the same rows.
     pub replayable: bool,
-    /// Drops its old rows, if they are not retained for ever.
+    /// The checks that the rows of its connector must satisfy; those of pushed rows are in the [push stream](PushStream::checks).
+    pub checks: Checks,
+    /// Drops its old and its truncated rows; `None`: the stream retains no rows, or the view all.
     pub retention: Option<Arc<Retention>>,
     /// The store for its bad rows.
     pub bad_rows: Arc<BadRows>,

@@ -1,4 +1,4 @@
-//! Windows that cannot be verified because retention has dropped some of their rows.
+//! Windows that cannot be verified because retention or TRUNCATE has dropped some of their rows.
 
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, Result};
@@ -15,14 +15,17 @@ pub(super) struct Dropped {
     before_micros: i64,
     /// The stream or view whose rows were dropped.
     name: String,
+    /// What has dropped them.
+    by: &'static str,
 }
 
 impl Dropped {
     /// Returns a remark for the answer.
     pub(super) fn note(&self) -> String {
         format!(
-            "rows before {} are not compared: retention has dropped old rows of \"{}\"",
+            "rows before {} are not compared: {} has dropped old rows of \"{}\"",
             display_time(self.before_micros),
+            self.by,
             self.name
         )
     }
@@ -34,9 +37,9 @@ impl Dropped {
     pub(super) fn exclude_from(&self, mut range: Range, view: &Materialized) -> Result<Range> {
         if range.column.is_none() {
             return Err(Error::sql(format!(
-                "view \"{}\" cannot be verified: retention has dropped rows of \"{}\", and the \
+                "view \"{}\" cannot be verified: {} has dropped rows of \"{}\", and the \
                  view has no event time that determines which of its rows are affected",
-                view.name, self.name
+                view.name, self.by, self.name
             ))
             .with_hint("Select window_end or the event time in the view."));
         }
@@ -72,13 +75,17 @@ pub(super) fn dropped_rows(catalog: &Catalog, view: &Materialized) -> Result<Opt
 
 /// Returns the windows that lack rows of a stream; a window begins up to `reach_ticks` before the event time of its result.
 fn dropped_of(stream: &Stream, reach_ticks: i64) -> Result<Option<Dropped>> {
-    let (Some(retention), Some(time)) = (&stream.retention, stream.schema.event_time()) else {
-        return Ok(None);
+    let Some(retention) = &stream.retention else { return Ok(None) };
+    let Some(time) = stream.schema.event_time() else {
+        // Rows without event time can be in any result.
+        let all = Dropped { before_micros: i64::MAX, name: stream.name.clone(), by: "TRUNCATE" };
+        return Ok(retention.has_dropped_timeless().then_some(all));
     };
     let Some(before) = retention.dropped_before()? else { return Ok(None) };
     let unit = time_unit(stream.schema.schema().field(time.index).data_type());
     let before = before.saturating_add(reach_ticks);
     // A part of a microsecond is rounded up.
     let micros = unit.map_or(before, |unit| ticks_to_micros(before, unit)).saturating_add(1);
-    Ok(Some(Dropped { before_micros: micros, name: stream.name.clone() }))
+    let by = if retention.is_truncated() { "TRUNCATE" } else { "retention" };
+    Ok(Some(Dropped { before_micros: micros, name: stream.name.clone(), by }))
 }
