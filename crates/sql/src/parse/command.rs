@@ -10,7 +10,7 @@ use super::errors::{LEADING, from_parser};
 use super::interval::interval;
 use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
 use super::tail::Tail;
-use super::{copy, engine, function, insert, parser, predict, query, sink};
+use super::{copy, engine, function, insert, model, parser, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -87,7 +87,7 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
     } else if cursor.eat(&["FUNCTION"]) {
         function::create_function(cursor, head, end)
     } else if cursor.eat(&["MODEL"]) {
-        predict::create_model(cursor, head, end)
+        model::create_model(cursor, head, end)
     } else if cursor.eat(&["MACRO"]) {
         Err(function::no_macro(at))
     } else if cursor.eat(&["SUBSCRIPTION"]) {
