@@ -204,7 +204,8 @@ fn damaged() -> Result<(), Failed> {
     home.ok(&format!("{STREAM}{create}{VIEW}{}", insert(0)))?;
     let replace = model(&home, "OR REPLACE ", "tenfold.onnx")?;
     home.ok(&replace)?;
-    let file = home.directory_of("models", "m")?.join("1.onnx");
+    let directory = home.directory_of("models", "m")?;
+    let file = directory.strip_prefix(home.data())?.join("1.onnx");
     let mut bytes = home.read(&file)?;
     bytes[20] ^= 1;
     home.write(&file, bytes)?;

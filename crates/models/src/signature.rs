@@ -10,6 +10,9 @@ use tract_onnx::prelude::{DatumType, TypedFact};
 use tract_onnx::tract_hir::internal::{Factoid as _, InferenceFact, Symbol, TDim};
 use windrow_core::{Error, Result, sql_type};
 
+/// Features of one input at most: whatever a file declares, its columns fit into memory.
+const WIDTH_MAX: i64 = 65_536;
+
 /// An input of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
@@ -49,7 +52,9 @@ impl Input {
             fact.shape.dims().map(|d| d.concretize().and_then(|d| d.to_i64().ok())).collect();
         let width = match (fact.shape.is_open(), dims.as_slice()) {
             (false, [_]) => None,
-            (false, [_, Some(width)]) if *width > 0 => Some(usize::try_from(*width).unwrap_or(0)),
+            (false, [_, Some(width)]) if (1..=WIDTH_MAX).contains(width) => {
+                Some(usize::try_from(*width).unwrap_or(0))
+            }
             (false, [_, None]) => {
                 return Err(wrong("has an unknown number of features".to_owned())
                     .with_hint("Export it with the number: FloatTensorType([None, 4])."));

@@ -12,7 +12,7 @@ use super::statement::{
     Drop, DropKind, Explain, Explained, OptionItem, Set, ShowKind, Statement, Verify,
 };
 use super::tail::Tail;
-use super::{alter, copy, engine, function, insert, parser, predict, query, sink};
+use super::{alter, copy, engine, function, insert, model, parser, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -90,7 +90,7 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
     } else if cursor.eat(&["FUNCTION"]) {
         function::create_function(cursor, head, end)
     } else if cursor.eat(&["MODEL"]) {
-        predict::create_model(cursor, head, end)
+        model::create_model(cursor, head, end)
     } else if cursor.eat(&["MACRO"]) {
         Err(function::no_macro(at))
     } else if cursor.eat(&["SUBSCRIPTION"]) {

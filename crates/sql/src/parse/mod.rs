@@ -32,6 +32,7 @@ mod lateral;
 mod length;
 mod lex;
 mod located;
+mod model;
 mod placeholder;
 mod predict;
 mod refused;

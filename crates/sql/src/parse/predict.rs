@@ -1,14 +1,11 @@
-//! `CREATE MODEL`, and calls of models: `predict(m, a, b)` is a call of the function of `m`, whose name no text can have.
+//! Calls of models: `predict(m, a, b)` is a call of the function of `m`, whose name no text can have.
 
 use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
 };
-use windrow_core::{Error, Place, Result};
+use windrow_core::{Error, Result};
 
-use super::cursor::{Cursor, spanning};
-use super::ddl::{Head, folded, if_not_exists, options};
 use super::relation::{name_place, placed, plain};
-use super::statement::{CreateModel, Statement};
 
 /// The function that is called with a model.
 pub(super) const PREDICT: &str = "predict";
@@ -23,41 +20,6 @@ pub fn function_of_model(model: &str) -> String {
 /// Returns the model that a function is of; `None`: it is of none.
 pub fn model_of_function(function: &str) -> Option<&str> {
     function.strip_prefix(PREFIX)
-}
-
-/// What follows `CREATE [OR REPLACE] MODEL`.
-pub(super) fn create_model(mut cursor: Cursor<'_>, head: Head, end: Place) -> Result<Statement> {
-    let if_not_exists = if_not_exists(&mut cursor)?;
-    let name = cursor.name("the name of the model")?;
-    let hint = "Write CREATE MODEL m WITH (path = 'm.onnx').";
-    if !cursor.sees(&["WITH"]) {
-        return Err(cursor.expected("WITH (path = …)").with_hint(hint));
-    }
-    let at = cursor.place();
-    let mut path = None;
-    for option in options(&mut cursor)? {
-        match option.key.as_str() {
-            "path" => path = Some((option.value, option.place)),
-            key => {
-                return Err(Error::config(format!("unknown option \"{key}\" of a model"))
-                    .with_place(option.place)
-                    .with_hint("The only option is path, the place of an ONNX file."));
-            }
-        }
-    }
-    cursor.expect_end()?;
-    let missing = || {
-        Error::config("a model needs the option path").with_place(spanning(at, end)).with_hint(hint)
-    };
-    let (path, place) = path.ok_or_else(missing)?;
-    let or_replace = head.or_replace;
-    Ok(Statement::CreateModel(Box::new(CreateModel {
-        or_replace,
-        if_not_exists,
-        name,
-        path,
-        place,
-    })))
 }
 
 /// Rewrites `predict(m, a, b)` as a call of the function of the model.
@@ -87,7 +49,10 @@ pub(super) fn predict(function: &mut Function) -> Result<()> {
         return Err(placed(error, place));
     };
     list.args.remove(0);
-    let name = function_of_model(&folded(&model));
+    let name = match model.quote_style {
+        Some(_) => function_of_model(&model.value),
+        None => function_of_model(&model.value.to_lowercase()),
+    };
     function.name =
         ObjectName::from(vec![Ident { value: name, quote_style: Some('"'), span: model.span }]);
     Ok(())

@@ -13,7 +13,7 @@ use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use windrow_core::{Error, ErrorKind, Result, budget, sql_type};
+use windrow_core::{Error, ErrorKind, Result, budget};
 use windrow_models::Model;
 
 use super::is_text;
@@ -70,33 +70,6 @@ impl Prediction {
         let named =
             error.detail().into_iter().fold(named, |named, detail| named.with_detail(detail));
         error.hints().iter().cloned().fold(named, Error::with_hint).with_source(error)
-    }
-
-    /// The error of a call with other arguments.
-    fn refused(&self, given: &[DataType]) -> Error {
-        let (model, takes, count) = (&self.model, self.arguments.len(), given.len());
-        let hint = format!("DESCRIBE {model} lists what it takes.");
-        if takes != count {
-            let (values, are) = match takes {
-                1 => ("value", if count == 1 { "is" } else { "are" }),
-                _ => ("values", if count == 1 { "is" } else { "are" }),
-            };
-            let message =
-                format!("model \"{model}\" takes {takes} {values}, and {count} {are} given");
-            return Error::sql(message).with_hint(hint);
-        }
-        let wrong = self.arguments.iter().zip(given).enumerate();
-        let wrong =
-            wrong.into_iter().find(|(_, (field, given))| !accepts(field.data_type(), given));
-        let Some((at, (field, given))) = wrong else {
-            return Error::internal("the arguments of a model fit");
-        };
-        let (name, wanted, given) = (field.name(), sql_type(field.data_type()), sql_type(given));
-        let message = format!(
-            "value {} of model \"{model}\" (\"{name}\") is {wanted}, and is given {given}",
-            at + 1
-        );
-        Error::sql(message).with_hint(format!("Convert it with CAST(… AS {wanted}). {hint}"))
     }
 }
 
@@ -159,7 +132,8 @@ impl ScalarUDFImpl for Prediction {
                 .all(|(field, given)| accepts(field.data_type(), given));
         match fits {
             true => Ok(self.arguments.iter().map(|field| field.data_type().clone()).collect()),
-            false => Err(DataFusionError::External(Box::new(self.refused(given)))),
+            // The planner says which function it is and what it is given.
+            false => Err(DataFusionError::Plan("other values are expected".to_owned())),
         }
     }
 
