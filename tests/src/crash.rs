@@ -177,13 +177,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(format!("crash/{name}"), move || scenario.run())
     };
     vec![
-        kill("while rows come", 1, 40, Moment::Acknowledged(150), &[]),
-        kill("while starting", 2, 30, Moment::Starting, &[]),
-        kill("while spilling", 3, 30, Moment::Acknowledged(150), SMALL_SPILLS),
-        kill("while ending", 4, 20, Moment::Ending(40), SMALL_SPILLS),
-        kill("while making checkpoints", 8, 40, Moment::Acknowledged(150), CHECKPOINTS),
-        kill("while resuming", 9, 25, Moment::Starting, BOTH),
-        kill("between checkpoints and spills", 10, 30, Moment::Acknowledged(150), BOTH),
+        kill("while rows come", 1, 20, Moment::Acknowledged(150), &[]),
+        kill("while starting", 2, 16, Moment::Starting, &[]),
+        kill("while spilling", 3, 16, Moment::Acknowledged(150), SMALL_SPILLS),
+        kill("while ending", 4, 12, Moment::Ending(40), SMALL_SPILLS),
+        kill("while making checkpoints", 8, 16, Moment::Acknowledged(150), CHECKPOINTS),
+        kill("while resuming", 9, 12, Moment::Starting, BOTH),
+        kill("between checkpoints and spills", 10, 16, Moment::Acknowledged(150), BOTH),
         trial("crash/while objects come and go", objects),
         trial("crash/no kill", no_kill),
     ]
