@@ -95,7 +95,7 @@ SELECT a.id, a.item_name, count(b.auction) AS bids
 FROM auction AS a
 JOIN bid AS b ON a.id = b.auction
 GROUP BY a.id, a.item_name
-HAVING count(b.auction) >= (SELECT count(*) / count(DISTINCT auction) FROM bid)
+HAVING count(b.auction) >= (SELECT count(*) / nullif(count(DISTINCT auction), 0) FROM bid)
 EMIT CHANGES;
 
 -- q103, auctions with 20 bids or more

@@ -16,7 +16,7 @@ use tract_onnx::prelude::{Datum, DatumType, IntoTValue, TValue, Tensor};
 use tract_onnx::tract_hir::internal::tensor1;
 use windrow_core::{Error, Result};
 
-use crate::model::failed;
+use crate::failure::failed;
 use crate::signature::{Input, Output, item};
 
 /// Returns the rows from `start` on of the columns of an input as a tensor.

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod columns;
+mod failure;
 mod file;
 mod model;
 mod ops;

@@ -16,6 +16,7 @@ use windrow_core::limits::MODEL_BYTES_MAX;
 use windrow_core::{Error, ErrorKind, Result, budget};
 
 use crate::columns::{Values, tensor};
+use crate::failure::failed;
 use crate::file::decoded;
 use crate::ops::operators;
 use crate::signature::{Input, Output, fields, listed};
@@ -25,9 +26,6 @@ use crate::signature::{Input, Output, fields, listed};
 const ROWS_AT_ONCE: usize = 4096;
 /// The numbers of rows that a model is tried on when it is loaded.
 const TRIED_ON: [usize; 2] = [2, 3];
-/// Characters of a message of the library that are shown.
-const DETAIL_MAX: usize = 300;
-
 /// A model: a function of columns.
 pub struct Model {
     inputs: Vec<Input>,
@@ -230,13 +228,6 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         let why = Error::panicked("the model", &*panic);
         Err(Error::data("the model cannot be computed").with_detail(why.message().to_owned()))
     })
-}
-
-/// The error of the library.
-pub(crate) fn failed(error: &TractError) -> Error {
-    let chain = format!("{error:#}").replace('\n', " ");
-    let detail: String = chain.chars().take(DETAIL_MAX).collect();
-    Error::data("the model cannot be computed").with_detail(detail)
 }
 
 #[cfg(test)]

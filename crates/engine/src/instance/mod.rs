@@ -146,7 +146,13 @@ impl Instance {
             return;
         }
         let parts = &self.parts;
-        let run = Arc::clone(&pump).run(Arc::clone(&self.catalog), Arc::clone(&parts.clock));
+        let (catalog, name, log) =
+            (Arc::clone(&self.catalog), view.name.clone(), Arc::clone(&view.log));
+        let is_wanted = move || {
+            let there = catalog.get(&name);
+            matches!(there, Some(Object::Materialized(view)) if Arc::ptr_eq(&view.log, &log))
+        };
+        let run = Arc::clone(&pump).run(is_wanted, Arc::clone(&parts.clock));
         parts.cpu.spawn(run);
         let mut pumps = self.pumps.lock();
         pumps.retain(|pump| pump.strong_count() > 0);

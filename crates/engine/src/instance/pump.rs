@@ -21,8 +21,6 @@ use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
 use windrow_stream::target::Target;
 
-use crate::catalog::{Catalog, Materialized, Object};
-
 /// Maximum time until final rows are archived.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Rows that are copied as one batch.
@@ -42,17 +40,19 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Creates a pump from a view to a stream; `id` identifies the INSERT or the stream in the data directory.
+    /// Creates a pump from the view with this name, query, log and archive to a stream; `id` identifies the INSERT or the stream
+    /// in the data directory.
     pub(crate) fn new(
-        view: &Materialized,
+        (view, query): (&str, &Arc<Shared>),
+        (log, spiller): (&Arc<StreamLog>, Option<&Arc<Spiller>>),
         (push, target): (&Arc<PushStream>, Target),
         id: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
-            view: view.name.clone(),
-            query: Arc::clone(&view.query),
-            log: Arc::clone(&view.log),
-            spiller: view.spiller.clone(),
+            view: view.to_owned(),
+            query: Arc::clone(query),
+            log: Arc::clone(log),
+            spiller: spiller.cloned(),
             push: Arc::clone(push),
             target,
             producer: Stamp::insert(id),
@@ -60,10 +60,14 @@ impl Pump {
         })
     }
 
-    /// Copies until the view is dropped or all its rows are copied.
-    pub(crate) async fn run(self: Arc<Self>, catalog: Arc<Catalog>, clock: Arc<dyn Clock>) {
+    /// Copies while the view `is_wanted`, until all its rows are copied.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        is_wanted: impl Fn() -> bool + Send,
+        clock: Arc<dyn Clock>,
+    ) {
         let mut changed = self.log.watch();
-        while self.is_wanted(&catalog) {
+        while is_wanted() {
             changed.mark_unchanged();
             let what = || format!("inserting the rows of \"{}\"", self.view);
             let copied = caught(what, self.catch_up()).await;
@@ -71,7 +75,7 @@ impl Pump {
             match copied {
                 Ok(()) if self.log.state().ended && self.is_done() => return,
                 Ok(()) => {}
-                Err(_) if !self.is_wanted(&catalog) => return,
+                Err(_) if !is_wanted() => return,
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(name = self.view, %error, "the rows of a continuous INSERT wait");
                 }
@@ -105,11 +109,6 @@ impl Pump {
             return self.query.checkpoint().await;
         }
         spiller.spill_until_stopped().await.map(|_| ())
-    }
-
-    fn is_wanted(&self, catalog: &Catalog) -> bool {
-        let there = catalog.get(&self.view);
-        matches!(there, Some(Object::Materialized(view)) if Arc::ptr_eq(&view.log, &self.log))
     }
 
     /// Whether the stream has all rows of the view.

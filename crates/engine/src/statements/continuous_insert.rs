@@ -86,7 +86,15 @@ impl NewInsert<'_> {
         check_archive(cx, &view, push, id).await?;
         // Only archived rows keep their numbers.
         if view.spiller.is_some() {
-            cx.instance.start_pump(&view, Pump::new(&view, (push, target), id));
+            cx.instance.start_pump(
+                &view,
+                Pump::new(
+                    (&view.name, &view.query),
+                    (&view.log, view.spiller.as_ref()),
+                    (push, target),
+                    id,
+                ),
+            );
         }
         let done =
             format!("INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)");

@@ -181,7 +181,15 @@ impl FedStream<'_> {
         };
         let target = Target::all(&push);
         cx.catalog().add(name, Object::Stream(stream), relation, about)?;
-        cx.instance.start_pump(&view, Pump::new(&view, (&push, target), id));
+        cx.instance.start_pump(
+            &view,
+            Pump::new(
+                (&view.name, &view.query),
+                (&view.log, view.spiller.as_ref()),
+                (&push, target),
+                id,
+            ),
+        );
         Ok(Outcome::Done(said.into()))
     }
 

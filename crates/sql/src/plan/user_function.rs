@@ -172,8 +172,8 @@ async fn types(
     if columns.is_empty() {
         return Ok((Arc::new(Schema::empty()), None));
     }
-    let name = ObjectName::from(vec![Ident::new("windrow_parameters")]);
-    let table = CreateTableBuilder::new(name).columns(columns).build();
+    // Of this name, which the user may create: another one may be denied.
+    let table = CreateTableBuilder::new(create.name.clone()).columns(columns).build();
     let table = Statement::Statement(Box::new(table.into()));
     let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = statement(state, table).await?
     else {
