@@ -393,7 +393,7 @@ fn sink_refused() -> Result<(), Failed> {
         talk.rows("SELECT \"sequence\", reason FROM windrow.rejected_rows ORDER BY 1")?;
     let numbers: Vec<&str> = rejected.iter().map(|row| row[0].as_str()).collect();
     if numbers != ["28", "8"] && numbers != ["8", "28"]
-        || !rejected[0][1].contains("\"t.a b\" is no subject")
+        || !rejected[0][1].contains("\"t.a b\" is not a subject")
     {
         return Err(format!("{rejected:?}").into());
     }

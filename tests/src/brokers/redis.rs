@@ -166,7 +166,7 @@ fn starts() -> Result<(), Failed> {
     same(&talk.rows("SELECT count(*), min(n) FROM l")?, &[&["5", "10"]])?;
     server.0.says(&json!({"do": "set", "key": "k", "value": "v"}))?;
     let why = refusal(talk.ask(&format!("CREATE STREAM k (n INT) {}", server.of("k", ""))))?;
-    if why.contains("key \"k\" is no stream, but a string") { Ok(()) } else { Err(why.into()) }
+    if why.contains("key \"k\" is a string, not a stream") { Ok(()) } else { Err(why.into()) }
 }
 
 /// What a stream over numbers is called and has.
@@ -346,7 +346,7 @@ fn sink_refused() -> Result<(), Failed> {
     talk.ask("WAIT FOR k")?;
     let rejected =
         talk.rows("SELECT \"sequence\", reason FROM windrow.rejected_rows ORDER BY 1")?;
-    if rejected.len() != 2 || !rejected[0][1].contains("key \"t:no\" is no stream") {
+    if rejected.len() != 2 || !rejected[0][1].contains("key \"t:no\" is not a stream") {
         return Err(format!("{rejected:?}").into());
     }
     for (options, word) in [

@@ -60,7 +60,7 @@ impl ServerOptions {
         for server in servers.split(',').map(str::trim) {
             let address: ServerAddr = match server.is_empty() {
                 true => return Err(wrong("has no address")),
-                false => server.parse().map_err(|_| wrong("has an address that is none"))?,
+                false => server.parse().map_err(|_| wrong("has an invalid address"))?,
             };
             if address.username().is_some() || address.password().is_some() {
                 return Err(wrong("has a login in an address")

@@ -60,7 +60,7 @@ impl NatsDestination {
     fn check(client: &Client, sending: &Sending) -> Result<()> {
         let subject = &sending.topic;
         if !is_subject(subject, false) {
-            return Err(Error::data(format!("\"{subject}\" is no subject")).with_hint(
+            return Err(Error::data(format!("\"{subject}\" is not a subject")).with_hint(
                 "Tokens between dots are not empty, and have neither spaces nor the characters * and >.",
             ));
         }

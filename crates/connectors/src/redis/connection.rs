@@ -37,11 +37,11 @@ impl ServerOptions {
     /// Parses the options.
     ///
     /// # Errors
-    /// For an address that is none, and for half a login.
+    /// For an invalid address, and for an incomplete login.
     pub(super) fn read(server: &str, options: &StreamOptions<'_>) -> Result<Self> {
         // The text may have a password.
         let wrong = || {
-            Error::config("option \"server\" is no address")
+            Error::config("option \"server\" is not an address")
                 .with_hint("Write server = 'host:6379'; the login has options of its own.")
         };
         let (host, port) = server.trim().rsplit_once(':').ok_or_else(wrong)?;

@@ -78,7 +78,7 @@ fn parts(value: Value) -> Option<[Value; 2]> {
 }
 
 fn odd() -> Error {
-    Error::internal("the server has answered to XREAD what is no stream")
+    Error::internal("the server has answered XREAD with something other than a stream")
 }
 
 #[async_trait]

@@ -107,7 +107,7 @@ pub(super) fn odd_id(stream: &str, id: &str) -> Error {
         "stream \"{stream}\" has the id \"{id}\", which is no time in milliseconds"
     ))
     .with_hint(
-        "Ids that Redis makes (XADD … *) can be read: milliseconds, and a sequence below 2097152.",
+        "Add entries with ids that Redis generates (XADD … *): milliseconds, and a sequence below 2097152.",
     )
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn extent(
         "stream" => {}
         "none" => return Ok(Extent::default()),
         other => {
-            return Err(Error::config(format!("key \"{stream}\" is no stream, but a {other}"))
+            return Err(Error::config(format!("key \"{stream}\" is a {other}, not a stream"))
                 .with_hint("Name keys that entries are added to by XADD."));
         }
     }
@@ -178,8 +178,8 @@ pub(super) fn missing(stream: &str, from: u64, extent: Extent) -> Option<Error> 
         "stream \"{stream}\" may have lost entries: it was read up to {read}, which it does not have any more"
     ))
     .with_hint(
-        "Entries were removed before it is known that those after them were read: keep more of them (XADD … MAXLEN, XTRIM), drop what \
-         reads them and create it again.",
+        "Entries were removed before later ones were read: keep more of them (XADD … MAXLEN, XTRIM), drop what reads them \
+         and create it again.",
     ))
 }
 

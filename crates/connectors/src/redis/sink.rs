@@ -79,7 +79,7 @@ impl RedisDestination {
 
     fn failed(&self, error: &RedisError, stream: &str) -> Error {
         match error.code() {
-            Some("WRONGTYPE") => Error::data(format!("key \"{stream}\" is no stream")),
+            Some("WRONGTYPE") => Error::data(format!("key \"{stream}\" is not a stream")),
             _ => self.options.server.away(error),
         }
     }

@@ -83,7 +83,7 @@ impl Truncate {
         let table = cx.session.table_provider(TableReference::partial(SCHEMA, name)).await;
         let table = table.map_err(from_datafusion)?;
         let Some(memory) = table.downcast_ref::<MemTable>() else {
-            return Err(Error::sql(format!("the rows of table \"{name}\" are in files of others"))
+            return Err(Error::sql(format!("the rows of table \"{name}\" are in external files"))
                 .with_hint("Delete the files, or drop the table."));
         };
         let mut removed = Vec::with_capacity(memory.batches.len());

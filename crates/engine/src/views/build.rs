@@ -71,8 +71,8 @@ pub(crate) fn check_resumable(cx: &StatementContext, plan: &ContinuousPlan) -> R
         ));
     }
     Err(Error::sql("the state of this query cannot be kept in a data directory").with_hint(
-        "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, … Or run it without \
-         a data directory.",
+        "Use one aggregate, DISTINCT or windows in the view, or run it without a data directory. SELECT … EMIT CHANGES \
+         works here too.",
     ))
 }
 

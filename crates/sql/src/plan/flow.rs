@@ -109,7 +109,7 @@ impl ContinuousPlan {
                         "Use EMIT FINAL, whose results do not change.",
                     ),
                     false => (
-                        "an aggregate without windows has",
+                        "the query has",
                         "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
                     ),
                 };
