@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use windrow_core::{Change, Error, Result, change};
+use windrow_core::{Change, Error, ErrorKind, Result, change};
 
 use super::states::States;
 use crate::segments::kept::{Cut, SavedState, SegmentId, corrupt};
@@ -82,7 +82,7 @@ impl Answer {
     /// Applies changes, whose first column is the change column.
     ///
     /// # Errors
-    /// Internal when the changes do not belong to this answer.
+    /// Limit when a row occurs more than 2^32 times; Internal when the changes do not belong to this answer.
     pub fn apply(&mut self, changes: &RecordBatch) -> Result<()> {
         let Some((kinds, columns)) = changes.columns().split_first() else {
             return Err(Error::internal("changes without columns"));
@@ -108,7 +108,9 @@ impl Answer {
             match (self.replaces, kind) {
                 (true, Change::UpdateBefore) => {}
                 (true, kind) => *count = u32::from(kind.adds()),
-                (false, kind) if kind.adds() => *count += 1,
+                (false, kind) if kind.adds() => {
+                    *count = count.checked_add(1).ok_or_else(too_often)?;
+                }
                 (false, _) => {
                     let fewer = count.checked_sub(1);
                     *count = fewer.ok_or_else(|| Error::internal("a row is removed twice"))?;
@@ -277,4 +279,11 @@ impl Answer {
         let counts = self.counts.capacity() * size_of::<u32>();
         self.interner.size_bytes() + self.rows.size_bytes() + counts
     }
+}
+
+/// The error of a row that occurs more often than is counted.
+fn too_often() -> Error {
+    let message = format!("a row of an updating result occurs more than {} times", u32::MAX);
+    Error::new(ErrorKind::Limit, message)
+        .with_hint("Select a column that tells its rows apart, or count them: GROUP BY all columns.")
 }
