@@ -88,13 +88,7 @@ impl Answer {
             return Err(Error::internal("changes without columns"));
         };
         let kinds = change::read(kinds)?;
-        let mut keys = Vec::with_capacity(self.key.len());
-        for column in &self.key {
-            let column = columns.get(*column);
-            keys.push(Arc::clone(column.ok_or_else(|| Error::internal("changes without a key"))?));
-        }
-        let mut numbers = vec![];
-        self.interner.intern(&keys, kinds.len(), &mut numbers)?;
+        let numbers = self.numbers(columns, kinds.len())?;
         let mut touched: Vec<(usize, u32)> = Vec::with_capacity(kinds.len());
         for ((kind, number), row) in kinds.iter().zip(&numbers).zip(0_u32..) {
             if *number == self.counts.len() {
@@ -124,6 +118,18 @@ impl Answer {
         }
         self.store(columns, touched)?;
         self.drop_absent()
+    }
+
+    /// Numbers the keys of rows.
+    fn numbers(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<usize>> {
+        let mut keys = Vec::with_capacity(self.key.len());
+        for column in &self.key {
+            let column = columns.get(*column);
+            keys.push(Arc::clone(column.ok_or_else(|| Error::internal("changes without a key"))?));
+        }
+        let mut numbers = vec![];
+        self.interner.intern(&keys, rows, &mut numbers)?;
+        Ok(numbers)
     }
 
     /// Stores the rows of `columns` that keys have now, as pairs of key and row; the last one of a key counts.
@@ -158,13 +164,14 @@ impl Answer {
         let key = self.replaces.then_some(self.key.as_slice());
         let mut fresh = Self::new(Arc::clone(&self.schema), key)?;
         fresh.rows = self.rows.successor();
-        let mut fields = vec![Arc::new(change::field())];
-        fields.extend(self.schema.fields().iter().cloned());
-        let schema = Arc::new(Schema::new(fields));
-        for rows in self.rows()? {
-            let inserts = change::column(std::iter::repeat_n(Change::Insert, rows.num_rows()));
-            let columns = std::iter::once(inserts).chain(rows.columns().iter().cloned());
-            fresh.apply(&RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)?;
+        let present = (0_u32..).zip(&self.counts).filter(|(_, count)| **count > 0);
+        let present: Vec<u32> = present.map(|(group, _)| group).collect();
+        for groups in present.chunks(BATCH_ROWS) {
+            let columns = self.rows.get(groups, 1)?.pop().unwrap_or_default();
+            // Each key once, however often its row occurs.
+            let numbers = fresh.numbers(&columns, groups.len())?;
+            fresh.counts.extend(groups.iter().filter_map(|g| self.counts.get(*g as usize)));
+            fresh.store(&columns, numbers.into_iter().zip(0_u32..).collect())?;
         }
         *self = fresh;
         Ok(())
@@ -272,6 +279,14 @@ impl Answer {
         let mut fields: Vec<_> = self.schema.fields().iter().enumerate().map(named).collect();
         fields.push(Field::new("count", DataType::UInt32, false));
         Arc::new(Schema::new(fields))
+    }
+
+    /// About the bytes of a copy of the rows, each as often as it occurs.
+    pub fn copy_bytes(&self) -> usize {
+        let (bytes, keys) = (self.size_bytes(), self.counts.len().max(1) as u64);
+        let again = self.len().saturating_sub(keys);
+        let more = bytes as u128 * u128::from(again) / u128::from(keys);
+        bytes.saturating_add(usize::try_from(more).unwrap_or(usize::MAX))
     }
 
     /// Bytes of memory.
