@@ -132,7 +132,7 @@ impl LiveAnswer {
         let held = MemoryConsumer::new("the current rows of a view").register(pool);
         let state = self.state.lock();
         // About what the copy will take: the rows are a part of that.
-        held.try_grow(state.answer.size_bytes()).map_err(from_datafusion)?;
+        held.try_grow(state.answer.copy_bytes()).map_err(from_datafusion)?;
         let batches = state.answer.rows()?;
         let sequence = state.sequence;
         drop(state);

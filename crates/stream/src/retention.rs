@@ -150,7 +150,9 @@ impl Retention {
     /// When rows on disk cannot be read, and as `record`; then nothing has changed.
     pub async fn truncate(&self, record: impl FnOnce(Truncated) -> Result<()>) -> Result<u64> {
         let end = self.log.state().rows;
-        let before_ticks = self.greatest()?.map(|newest| newest.saturating_add(1));
+        let newest = self.greatest()?.map(|newest| newest.saturating_add(1));
+        // Rows that were truncated before may be gone from the archive, and later than all that are there.
+        let before_ticks = newest.max(self.truncated.lock().before_ticks);
         if let Some(spiller) = &self.spiller {
             // A log that lost rows would give their offsets to new rows, which would count as truncated.
             spiller.note_extents().await?;

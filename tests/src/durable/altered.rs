@@ -86,7 +86,9 @@ pub(super) fn altered() -> Result<(), Failed> {
         + "ALTER STREAM s ADD CONSTRAINT known CHECK (k < 100); -- first\n\
            ALTER STREAM s ADD CHECK (id >= 0);\n\
            ALTER STREAM s DROP CONSTRAINT s_id_check;\n\
-           ALTER STREAM s SET (retention = '30 seconds');\n"))?;
+           ALTER STREAM s SET (retention = '30 seconds');\n\
+           CREATE FUNCTION is_old(n INT) RETURNS BOOLEAN AS 'n < 0';\n\
+           ALTER STREAM s ADD CONSTRAINT recent CHECK (NOT is_old(id));\n"))?;
     let bad = "INSERT INTO s VALUES (1, 100, TIMESTAMP '2026-01-01 00:00:00');\n";
     home.run(bad)?.refused(3, &["violates check \"known\""])?;
     let found = home.tables(&rows(0..100), &["SELECT count(*) FROM s"])?;

@@ -11,6 +11,7 @@ pub(crate) mod guarded;
 mod materialized;
 pub(crate) mod models;
 pub(crate) mod overlaid;
+mod owned;
 mod reads;
 mod rowless;
 mod sink_text;
@@ -32,6 +33,7 @@ use windrow_stream::repeated::repeated;
 
 pub(crate) use self::materialized::Materialized;
 use self::models::{ModelObject, ModelPins};
+use self::owned::{feed_of, own_view};
 pub(crate) use self::reads::streams_read;
 pub(crate) use self::rowless::Rowless;
 pub(crate) use self::sink_text::masked;
@@ -298,14 +300,7 @@ impl Catalog {
 
     /// Returns the view whose rows feed a stream that was created AS SELECT; `None`: it is another stream.
     pub(crate) fn feed_of(&self, stream: &str) -> Option<Arc<Materialized>> {
-        let objects = self.objects.lock();
-        let entry = objects.get(stream)?;
-        let Object::Stream(stream) = &entry.object else { return None };
-        stream.push()?;
-        entry.reads.iter().find_map(|read| match &objects.get(read)?.object {
-            Object::Materialized(view) => Some(Arc::clone(view)),
-            _ => None,
-        })
+        feed_of(&self.objects.lock(), stream)
     }
 
     /// Returns the materialized view of this name.
@@ -359,12 +354,15 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// Returns the names of the objects that read an object, or call a function or a model. They include objects that call it and
-    /// could not be opened, since their state was computed with it.
+    /// Returns the names of the objects that read an object or the view that exists for it alone, or call a function or a model.
+    /// They include objects that call it and could not be opened, since their state was computed with it.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
-        let readers =
-            objects.iter().filter(|(_, e)| e.reads.iter().chain(&e.calls).any(|r| r == name));
+        let own = own_view(&objects, name);
+        let is_read = |read: &String| read == name || own.as_ref() == Some(read);
+        let readers = objects.iter().filter(|(n, e)| {
+            n.as_str() != name && e.reads.iter().chain(&e.calls).any(is_read)
+        });
         let mut readers: Vec<String> = readers.map(|(n, _)| n.clone()).collect();
         if objects.get(name).is_some_and(is_called) {
             let broken = self.broken.lock();

@@ -13,14 +13,14 @@ use crate::instance::Instance;
 use crate::session::Session;
 use crate::statements::{self, restore_table};
 
-/// Opens all objects of the data directory, in the order in which they were created, and starts their queries. Views that read
-/// the same stream read it once. An object that cannot be opened is broken: statements that use it get the reason, other
+/// Opens all objects of the data directory, functions and models first, and starts their queries. Views that read the same
+/// stream read it once. An object that cannot be opened is broken: statements that use it get the reason, other
 /// objects are not affected.
 pub(super) async fn restore(session: &Session) {
     let cx = session.statement_context();
     let instance = &cx.instance;
     let Some(store) = &instance.store else { return };
-    let known = store.definitions();
+    let known = in_order(store.definitions());
     for definition in known.clone() {
         let what = || format!("opening \"{}\"", definition.name);
         let restored = caught(what, restore_one(session, &definition)).await;
@@ -43,6 +43,13 @@ pub(super) async fn restore(session: &Session) {
     instance.start_pending();
     // Rows that were past their retention when the last process ended are not to be read again.
     instance.enable_retention().await;
+}
+
+/// Returns definitions in the order in which they can be opened: that of their creation, but functions and models first. A stream
+/// may call one that was created after it, since it was altered.
+fn in_order(mut known: Vec<Definition>) -> Vec<Definition> {
+    known.sort_by_key(|definition| !matches!(definition.kind, Kind::Function | Kind::Model));
+    known
 }
 
 /// Adds notices that the loss of rows has been accepted, and which views had consumed some of them.

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use windrow_core::{Change, Error, Result, change};
+use windrow_core::{Change, Error, ErrorKind, Result, change};
 
 use super::states::States;
 use crate::segments::kept::{Cut, SavedState, SegmentId, corrupt};
@@ -82,19 +82,13 @@ impl Answer {
     /// Applies changes, whose first column is the change column.
     ///
     /// # Errors
-    /// Internal when the changes do not belong to this answer.
+    /// Limit when a row occurs more than 2^32 times; Internal when the changes do not belong to this answer.
     pub fn apply(&mut self, changes: &RecordBatch) -> Result<()> {
         let Some((kinds, columns)) = changes.columns().split_first() else {
             return Err(Error::internal("changes without columns"));
         };
         let kinds = change::read(kinds)?;
-        let mut keys = Vec::with_capacity(self.key.len());
-        for column in &self.key {
-            let column = columns.get(*column);
-            keys.push(Arc::clone(column.ok_or_else(|| Error::internal("changes without a key"))?));
-        }
-        let mut numbers = vec![];
-        self.interner.intern(&keys, kinds.len(), &mut numbers)?;
+        let numbers = self.numbers(columns, kinds.len())?;
         let mut touched: Vec<(usize, u32)> = Vec::with_capacity(kinds.len());
         for ((kind, number), row) in kinds.iter().zip(&numbers).zip(0_u32..) {
             if *number == self.counts.len() {
@@ -108,7 +102,9 @@ impl Answer {
             match (self.replaces, kind) {
                 (true, Change::UpdateBefore) => {}
                 (true, kind) => *count = u32::from(kind.adds()),
-                (false, kind) if kind.adds() => *count += 1,
+                (false, kind) if kind.adds() => {
+                    *count = count.checked_add(1).ok_or_else(too_often)?;
+                }
                 (false, _) => {
                     let fewer = count.checked_sub(1);
                     *count = fewer.ok_or_else(|| Error::internal("a row is removed twice"))?;
@@ -122,6 +118,18 @@ impl Answer {
         }
         self.store(columns, touched)?;
         self.drop_absent()
+    }
+
+    /// Numbers the keys of rows.
+    fn numbers(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<usize>> {
+        let mut keys = Vec::with_capacity(self.key.len());
+        for column in &self.key {
+            let column = columns.get(*column);
+            keys.push(Arc::clone(column.ok_or_else(|| Error::internal("changes without a key"))?));
+        }
+        let mut numbers = vec![];
+        self.interner.intern(&keys, rows, &mut numbers)?;
+        Ok(numbers)
     }
 
     /// Stores the rows of `columns` that keys have now, as pairs of key and row; the last one of a key counts.
@@ -156,13 +164,14 @@ impl Answer {
         let key = self.replaces.then_some(self.key.as_slice());
         let mut fresh = Self::new(Arc::clone(&self.schema), key)?;
         fresh.rows = self.rows.successor();
-        let mut fields = vec![Arc::new(change::field())];
-        fields.extend(self.schema.fields().iter().cloned());
-        let schema = Arc::new(Schema::new(fields));
-        for rows in self.rows()? {
-            let inserts = change::column(std::iter::repeat_n(Change::Insert, rows.num_rows()));
-            let columns = std::iter::once(inserts).chain(rows.columns().iter().cloned());
-            fresh.apply(&RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)?;
+        let present = (0_u32..).zip(&self.counts).filter(|(_, count)| **count > 0);
+        let present: Vec<u32> = present.map(|(group, _)| group).collect();
+        for groups in present.chunks(BATCH_ROWS) {
+            let columns = self.rows.get(groups, 1)?.pop().unwrap_or_default();
+            // Each key once, however often its row occurs.
+            let numbers = fresh.numbers(&columns, groups.len())?;
+            fresh.counts.extend(groups.iter().filter_map(|g| self.counts.get(*g as usize)));
+            fresh.store(&columns, numbers.into_iter().zip(0_u32..).collect())?;
         }
         *self = fresh;
         Ok(())
@@ -272,9 +281,24 @@ impl Answer {
         Arc::new(Schema::new(fields))
     }
 
+    /// About the bytes of a copy of the rows, each as often as it occurs.
+    pub fn copy_bytes(&self) -> usize {
+        let (bytes, keys) = (self.size_bytes(), self.counts.len().max(1) as u64);
+        let again = self.len().saturating_sub(keys);
+        let more = bytes as u128 * u128::from(again) / u128::from(keys);
+        bytes.saturating_add(usize::try_from(more).unwrap_or(usize::MAX))
+    }
+
     /// Bytes of memory.
     pub fn size_bytes(&self) -> usize {
         let counts = self.counts.capacity() * size_of::<u32>();
         self.interner.size_bytes() + self.rows.size_bytes() + counts
     }
+}
+
+/// The error of a row that occurs more often than is counted.
+fn too_often() -> Error {
+    let message = format!("a row of an updating result occurs more than {} times", u32::MAX);
+    Error::new(ErrorKind::Limit, message)
+        .with_hint("Select a column that tells its rows apart, or count them: GROUP BY all columns.")
 }

@@ -71,7 +71,7 @@ impl Delta {
     /// Sums the weights of equal rows, and drops rows without weight.
     ///
     /// # Errors
-    /// When the rows cannot be compared.
+    /// When the rows cannot be compared; as [`added`].
     pub(super) fn consolidated(self, codec: &Codec) -> Result<Self> {
         if self.rows() < 2 {
             return Ok(self);
@@ -83,7 +83,7 @@ impl Delta {
             match places.entry(encoded.row(row as usize)) {
                 Entry::Occupied(place) => {
                     if let Some(sum) = weights.get_mut(*place.get()) {
-                        *sum += weight;
+                        *sum = added(*sum, *weight)?;
                     }
                 }
                 Entry::Vacant(place) => {
@@ -225,6 +225,27 @@ impl Codec {
         });
         typed.collect()
     }
+}
+
+/// Adds weights.
+///
+/// # Errors
+/// Limit when there are more rows than can be counted.
+pub(super) fn added(weight: i64, more: i64) -> Result<i64> {
+    weight.checked_add(more).ok_or_else(too_many)
+}
+
+/// Multiplies the weights of the rows of a pair.
+///
+/// # Errors
+/// As [`added`].
+pub(super) fn paired(weight: i64, other: i64) -> Result<i64> {
+    weight.checked_mul(other).ok_or_else(too_many)
+}
+
+fn too_many() -> Error {
+    Error::new(ErrorKind::Limit, "an updating result has more rows than can be counted")
+        .with_hint("Join by keys that fewer rows have in common, or filter rows below the join.")
 }
 
 /// Selects columns.

@@ -14,7 +14,7 @@ use arrow::datatypes::{
 };
 use windrow_core::{Error, Result};
 
-use super::delta::{Codec, Encoded};
+use super::delta::{Codec, Encoded, added};
 use super::exact_sum::ExactSum;
 use super::kept::Kept;
 use crate::aggregates::{beyond, fits_digits};
@@ -136,7 +136,7 @@ impl Fold {
     /// Adds a row to the state of its group `weight` times, or takes it away.
     ///
     /// # Errors
-    /// Internal when the argument has another type.
+    /// Limit when there are more rows than can be counted; Internal when the argument has another type.
     pub(super) fn add(
         &mut self,
         (state, key): (&mut State, &[u8]),
@@ -148,21 +148,21 @@ impl Fold {
             return Ok(());
         }
         match (self, state) {
-            (Self::Count, State::Count(count)) => *count += weight,
+            (Self::Count, State::Count(count)) => *count = added(*count, weight)?,
             (Self::Whole(_), State::Whole { count, sum }) => {
                 let value = whole_value(argument.values, row)?;
-                *count += weight;
+                *count = added(*count, weight)?;
                 *sum = sum.wrapping_add(value.wrapping_mul(i256::from_i128(i128::from(weight))));
             }
             (Self::Float { .. }, State::Float(sum)) => {
                 sum.add(argument.values.as_primitive::<Float64Type>().value(row), weight);
             }
             (Self::Extreme { values, .. }, _) => {
-                values.add(&[key, argument.encoded.row(row)].concat(), weight);
+                values.add(&[key, argument.encoded.row(row)].concat(), weight)?;
             }
             (Self::Distinct { values, .. }, State::Count(count)) => {
                 let (before, after) =
-                    values.add(&[key, argument.encoded.row(row)].concat(), weight);
+                    values.add(&[key, argument.encoded.row(row)].concat(), weight)?;
                 *count += i64::from(after > 0) - i64::from(before > 0);
             }
             _ => return Err(Error::internal("the state of another aggregate")),

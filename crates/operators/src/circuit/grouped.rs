@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
 use windrow_core::{Error, Result, Watermark};
 
-use super::delta::{Codec, Delta, pick, types};
+use super::delta::{Codec, Delta, added, pick, types};
 use super::folds::{Argument, Fold, State};
 use super::kept::{Kept, check_weight};
 use crate::changing::{ChangingSpec, decode};
@@ -36,10 +36,8 @@ impl Growing {
 
     /// Adds rows; returns the changes of their groups.
     pub(super) fn run(&mut self, rows: &Delta) -> Result<Delta> {
-        let repeated = repeated(rows)?;
-        if !repeated.is_empty() {
-            let schema = Arc::clone(self.spec.columns().input_schema());
-            self.worker.update(&RecordBatch::try_new(schema, repeated.columns)?)?;
+        if !rows.is_empty() {
+            self.add(rows)?;
             for segment in self.worker.flush(Watermark::END)? {
                 self.totals.add(0, segment)?;
             }
@@ -59,6 +57,38 @@ impl Growing {
         Delta::together(self.spec.answer_schema(), changes)
     }
 
+    /// Adds rows, each as often as its weight says.
+    fn add(&mut self, rows: &Delta) -> Result<()> {
+        if rows.weights.iter().all(|weight| *weight == 1) {
+            return self.update(rows.clone());
+        }
+        let mut at: Vec<u32> = Vec::with_capacity(AGAIN_ROWS);
+        for (row, weight) in (0_u32..).zip(&rows.weights) {
+            check_weight(*weight)?;
+            let mut left = weight.unsigned_abs();
+            while left > 0 {
+                // Few at a time: a join may return a row very often.
+                let room = AGAIN_ROWS - at.len();
+                let more = usize::try_from(left).map_or(room, |left| left.min(room));
+                at.extend(std::iter::repeat_n(row, more));
+                left -= more as u64;
+                if at.len() == AGAIN_ROWS {
+                    self.update(rows.take(&at)?)?;
+                    at.clear();
+                }
+            }
+        }
+        match at.is_empty() {
+            true => Ok(()),
+            false => self.update(rows.take(&at)?),
+        }
+    }
+
+    fn update(&mut self, rows: Delta) -> Result<()> {
+        let schema = Arc::clone(self.spec.columns().input_schema());
+        self.worker.update(&RecordBatch::try_new(schema, rows.columns)?)
+    }
+
     pub(super) fn size_bytes(&self) -> usize {
         self.totals.size_bytes()
     }
@@ -66,19 +96,6 @@ impl Growing {
     pub(super) fn rows(&self) -> usize {
         self.totals.open_windows()
     }
-}
-
-/// The rows, each as often as its weight says.
-fn repeated(rows: &Delta) -> Result<Delta> {
-    if rows.weights.iter().all(|weight| *weight == 1) {
-        return Ok(rows.clone());
-    }
-    let mut at = vec![];
-    for (row, weight) in (0_u32..).zip(&rows.weights) {
-        check_weight(*weight)?;
-        at.extend((0..*weight).map(|_| row));
-    }
-    rows.take(&at)
 }
 
 /// An aggregate over rows that come and go.
@@ -212,7 +229,7 @@ impl Shrinking {
             self.bytes = self.bytes.saturating_sub(group.size_bytes(key));
             for row in members {
                 let weight = rows.weights.get(*row).copied().unwrap_or(0);
-                group.rows += weight;
+                group.rows = added(group.rows, weight)?;
                 let folds = self.folds.iter_mut().zip(&mut group.states).zip(&arguments);
                 for ((fold, state), argument) in folds {
                     if let Some(argument) = argument {
@@ -220,7 +237,7 @@ impl Shrinking {
                     }
                 }
                 if let (Some(again), Some(packed)) = (&mut self.again, &packed) {
-                    again.kept.add(&[key, packed.row(*row)].concat(), weight);
+                    again.kept.add(&[key, packed.row(*row)].concat(), weight)?;
                 }
             }
             check_weight(group.rows)?;

@@ -15,7 +15,7 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use windrow_core::{Error, Result};
 
-use super::delta::{Codec, Delta, Encoded, pick, types};
+use super::delta::{Codec, Delta, Encoded, added, paired, pick, types};
 use super::kept::{Kept, check_weight};
 use crate::interval::JoinFilter;
 
@@ -151,7 +151,8 @@ impl Join {
     /// Adds and removes rows of both sides, each consolidated; returns the changes of the result.
     ///
     /// # Errors
-    /// When the condition fails; Internal when a row is removed that does not exist.
+    /// When the condition fails; Limit when there are more rows than can be counted; Internal when a row is removed that does not
+    /// exist.
     pub(super) fn run(&mut self, left: Delta, right: Delta) -> Result<Delta> {
         let left = left.consolidated(&self.sides[0].row)?;
         let right = right.consolidated(&self.sides[1].row)?;
@@ -255,8 +256,9 @@ impl Join {
             }
             if is_paired && !pairs.is_empty() {
                 let weight = |row: u32| entering.rows.weights.get(row as usize).copied();
-                let weights = pairs.iter().map(|(row, _, w)| weight(*row).unwrap_or(0) * w);
-                let weights = weights.collect();
+                let weights =
+                    pairs.iter().map(|(row, _, w)| paired(weight(*row).unwrap_or(0), *w));
+                let weights = weights.collect::<Result<_>>()?;
                 let widths = self.spec.widths;
                 let columns = both.into_iter().zip(widths);
                 let columns = columns.flat_map(|(columns, width)| columns.into_iter().take(width));
@@ -266,11 +268,12 @@ impl Join {
         let (own_count, other_count) = (self.counts(side), self.counts(1 - side));
         for (row, other, weight) in pairs {
             if own_count && let Some(matches) = entering.matches.get_mut(row as usize) {
-                *matches += weight;
+                *matches = added(*matches, weight)?;
             }
             if other_count && let Some(held) = self.of_mut(1 - side).kept.get_mut(&other) {
                 let before = held.matches;
-                held.matches += entering.rows.weights.get(row as usize).copied().unwrap_or(0);
+                let more = entering.rows.weights.get(row as usize).copied().unwrap_or(0);
+                held.matches = added(before, more)?;
                 if (before > 0) != (held.matches > 0) {
                     let turn = (held.weight, held.matches > 0);
                     let key = entering.keys.row(row as usize).len();
@@ -356,13 +359,13 @@ impl Join {
         let side = self.of_mut(side);
         for (row, weight) in entering.rows.weights.iter().enumerate() {
             let can_match = entering.can_match.get(row).copied().unwrap_or(false);
-            side.rows += weight;
-            side.nulls += if can_match { 0 } else { *weight };
+            side.rows = added(side.rows, *weight)?;
+            side.nulls = added(side.nulls, if can_match { 0 } else { *weight })?;
             if !can_match && !keeps_all {
                 continue;
             }
             let whole = [entering.keys.row(row), entering.bytes.row(row)].concat();
-            check_weight(side.kept.add(&whole, *weight).1)?;
+            check_weight(side.kept.add(&whole, *weight)?.1)?;
             if let (Some(held), Some(matches)) =
                 (side.kept.get_mut(&whole), entering.matches.get(row))
             {

@@ -8,6 +8,8 @@ use std::ops::Bound;
 
 use windrow_core::{Error, Result};
 
+use super::delta::added;
+
 /// Estimate of the bytes that a map needs for an entry, beside the row itself.
 const ENTRY_BYTES: usize = 48;
 
@@ -47,23 +49,27 @@ impl Kept {
     }
 
     /// Adds to the weight of a row; returns its weight before and after.
-    pub(super) fn add(&mut self, row: &[u8], weight: i64) -> (i64, i64) {
+    ///
+    /// # Errors
+    /// Limit when it occurs more often than can be counted.
+    pub(super) fn add(&mut self, row: &[u8], weight: i64) -> Result<(i64, i64)> {
         match self.rows.entry(row.into()) {
             Entry::Occupied(mut entry) => {
                 let before = entry.get().weight;
-                entry.get_mut().weight += weight;
-                if before + weight == 0 {
+                let after = added(before, weight)?;
+                entry.get_mut().weight = after;
+                if after == 0 {
                     entry.remove();
                     self.bytes -= ENTRY_BYTES + row.len();
                 }
-                (before, before + weight)
+                Ok((before, after))
             }
             Entry::Vacant(entry) => {
                 if weight != 0 {
                     entry.insert(Held { weight, matches: 0 });
                     self.bytes += ENTRY_BYTES + row.len();
                 }
-                (0, weight)
+                Ok((0, weight))
             }
         }
     }

@@ -129,7 +129,7 @@ impl Running {
         let Some(Some(result)) = results.pop() else { return Ok(()) };
         let result = result.consolidated(&self.codec)?;
         let key = self.spec.key.as_deref().zip(self.key.as_ref());
-        self.changes = Some(Changes::of(result, key)?).filter(|changes| changes.left() > 0);
+        self.changes = Some(Changes::of(result, key)?).filter(|changes| !changes.is_empty());
         Ok(())
     }
 }
@@ -174,7 +174,7 @@ impl CoordinatorPart for Running {
     fn close(&mut self, _to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
         let Some(changes) = &mut self.changes else { return Ok(None) };
         let rows = changes.next(&self.spec.output_schema, rows_max)?;
-        self.changes.take_if(|changes| changes.left() == 0);
+        self.changes.take_if(|changes| changes.is_empty());
         let rows: Vec<_> = rows.into_iter().collect();
         Ok(Some(Finished { windows: 0, rows: WindowRows::Whole(rows.into_iter()) }))
     }

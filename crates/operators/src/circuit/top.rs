@@ -99,7 +99,7 @@ impl Top {
                 // Where the row begins, since keys may have any length.
                 let begins = u32::try_from(partition.len() + order.len()).unwrap_or(u32::MAX);
                 whole.extend(begins.to_be_bytes());
-                self.kept.add(&whole, weight);
+                self.kept.add(&whole, weight)?;
             }
             self.first(partition, 1, &mut found)?;
         }

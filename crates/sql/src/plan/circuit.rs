@@ -245,11 +245,11 @@ impl<'a, 'b> Builder<'a, 'b> {
     /// The first rows of `plan`, after `skip` of them.
     #[recursive::recursive]
     fn limited(&mut self, plan: &LogicalPlan, skip: usize, fetch: Option<usize>) -> Result<usize> {
+        refuse_volatile(plan)?;
         match plan {
             LogicalPlan::Sort(sort) => self.first(sort, skip, fetch),
             LogicalPlan::SubqueryAlias(alias) => self.limited(&alias.input, skip, fetch),
             LogicalPlan::Projection(projection) => {
-                refuse_volatile(plan)?;
                 let node = self.limited(&projection.input, skip, fetch)?;
                 let schema = projection.input.schema();
                 let exprs = projection.expr.iter().map(|expr| self.physical(expr, schema));

@@ -99,8 +99,9 @@ fn numbered(join: &Join) -> Result<Option<LogicalPlan>> {
     let Some((subquery, alias)) = lateral(&join.right) else { return Ok(None) };
     let LogicalPlan::Limit(limit) = subquery.subquery.as_ref() else { return Ok(None) };
     let Some((skip, fetch)) = constants(limit)? else { return Ok(None) };
-    // A row all of whose matches are skipped would be lost.
-    if subquery.outer_ref_columns.is_empty() || (join.join_type == JoinType::Left && skip > 0) {
+    // A row none of whose matches is left would be lost.
+    let loses = join.join_type == JoinType::Left && (skip > 0 || fetch == Some(0));
+    if subquery.outer_ref_columns.is_empty() || loses {
         return Ok(None);
     }
     let (rows, order) = unsorted(&limit.input)?;
