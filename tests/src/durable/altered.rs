@@ -91,8 +91,9 @@ pub(super) fn altered() -> Result<(), Failed> {
            ALTER STREAM s ADD CONSTRAINT recent CHECK (NOT is_old(id));\n"))?;
     let bad = "INSERT INTO s VALUES (1, 100, TIMESTAMP '2026-01-01 00:00:00');\n";
     home.run(bad)?.refused(3, &["violates check \"known\""])?;
-    let found = home.tables(&rows(0..100), &["SELECT count(*) FROM s"])?;
-    equal("rows", &found[0], &vec!["100".to_owned()])?;
+    // Old rows may be gone already.
+    let found = home.tables(&rows(0..100), &["SELECT max(id) FROM s"])?;
+    equal("rows", &found[0], &vec!["99".to_owned()])?;
     let idle = "WAIT FOR v UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '3 seconds';";
     home.run(idle)?.refused(4, &["timed out after"])?;
     let found = home.tables("", &["SELECT count(*) < 100 FROM s", "SHOW CREATE s"])?;

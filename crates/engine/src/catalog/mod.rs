@@ -360,9 +360,9 @@ impl Catalog {
         let objects = self.objects.lock();
         let own = own_view(&objects, name);
         let is_read = |read: &String| read == name || own.as_ref() == Some(read);
-        let readers = objects.iter().filter(|(n, e)| {
-            n.as_str() != name && e.reads.iter().chain(&e.calls).any(is_read)
-        });
+        let readers = objects
+            .iter()
+            .filter(|(n, e)| n.as_str() != name && e.reads.iter().chain(&e.calls).any(is_read));
         let mut readers: Vec<String> = readers.map(|(n, _)| n.clone()).collect();
         if objects.get(name).is_some_and(is_called) {
             let broken = self.broken.lock();

@@ -299,6 +299,7 @@ impl Answer {
 /// The error of a row that occurs more often than is counted.
 fn too_often() -> Error {
     let message = format!("a row of an updating result occurs more than {} times", u32::MAX);
-    Error::new(ErrorKind::Limit, message)
-        .with_hint("Select a column that tells its rows apart, or count them: GROUP BY all columns.")
+    Error::new(ErrorKind::Limit, message).with_hint(
+        "Select a column that tells its rows apart, or count them: GROUP BY all columns.",
+    )
 }

@@ -256,8 +256,7 @@ impl Join {
             }
             if is_paired && !pairs.is_empty() {
                 let weight = |row: u32| entering.rows.weights.get(row as usize).copied();
-                let weights =
-                    pairs.iter().map(|(row, _, w)| paired(weight(*row).unwrap_or(0), *w));
+                let weights = pairs.iter().map(|(row, _, w)| paired(weight(*row).unwrap_or(0), *w));
                 let weights = weights.collect::<Result<_>>()?;
                 let widths = self.spec.widths;
                 let columns = both.into_iter().zip(widths);

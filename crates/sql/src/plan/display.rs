@@ -39,7 +39,8 @@ fn changing(
     changes: &RowChanges,
     root: &Stage,
 ) -> fmt::Result {
-    let is_aggregate = root.operators.iter().all(|node| node.operator.name() == "aggregate");
+    let is_aggregate = root.early_results().is_some()
+        || root.operators.iter().all(|node| node.operator.name() == "aggregate");
     let row = match root.early_results() {
         None if is_aggregate => "a group is one row",
         None => "these columns identify a row",
