@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::Result;
+use windrow_core::{Error, Result};
 use windrow_query::shared::Shared;
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
@@ -76,6 +76,21 @@ impl Materialized {
     /// The error that its readers get.
     pub(crate) fn check(&self) -> Result<()> {
         self.log.failed().map_or(Ok(()), Err)
+    }
+
+    /// Checks that the view retains its rows.
+    ///
+    /// # Errors
+    /// When it is in memory and feeds a stream, which then has them.
+    pub(crate) fn check_retains(&self) -> Result<()> {
+        if self.pump.get().is_none() || self.spiller.is_some() {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Error::sql(format!(
+            "view \"{name}\" does not retain its rows: they are in the stream that it feeds"
+        ))
+        .with_hint("Read the stream. With a data directory the view retains them, too."))
     }
 
     /// Waits for the end of its query.

@@ -179,6 +179,7 @@ impl NewSink<'_> {
         self.open(("", ""), view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
+            view.check_retains()?;
         }
         if self.cx.instance.store.is_some() && view.spiller.is_none() {
             let (sink, view) = (self.name, &view.name);
