@@ -93,6 +93,24 @@ impl Materialized {
         .with_hint("Read the stream. With a data directory the view retains them, too."))
     }
 
+    /// Refuses early results of windows for a consumer (`what`, such as `a sink`) that cannot take them.
+    ///
+    /// # Errors
+    /// When the view has some.
+    pub(crate) fn check_not_early(&self, what: &str) -> Result<()> {
+        let columns = self.plan.schema().fields().len();
+        // They have columns besides those of the query.
+        let is_early = |answer: &Arc<LiveAnswer>| answer.schema().fields().len() > columns;
+        if !self.answer.as_ref().is_some_and(is_early) {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Error::sql(format!(
+            "{what} needs append-only rows, and view \"{name}\" has an updating result"
+        ))
+        .with_hint("Use EMIT FINAL for the view: early results of its windows change."))
+    }
+
     /// Waits for the end of its query.
     ///
     /// # Errors

@@ -71,6 +71,7 @@ impl Statement for VerifyView {
             let view = catalog.materialized(&name)?;
             view.check()?;
             view.check_retains()?;
+            view.check_not_early("VERIFY VIEW")?;
             check_comparable(cx, &view).await?;
             let seen = look(cx, &view).await?;
             let mut range = Range::of(&cx.state(), (&view, seen.watermark), &self.0)?;
