@@ -109,8 +109,8 @@ impl ContinuousPlan {
                         "Use EMIT FINAL, whose results do not change.",
                     ),
                     false => (
-                        "an aggregate without windows has",
-                        "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
+                        "its query has",
+                        "Use windows, and joins with a bound in time, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
                     ),
                 };
                 let e = format!("{what} needs append-only rows, and {result} an updating result");
