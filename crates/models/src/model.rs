@@ -11,7 +11,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{Framework as _, InferenceModelExt as _, TValue, TypedRunnableModel};
-use tract_onnx::tract_hir::internal::{InferenceModel, IntoRunnable as _, TractError};
+use tract_onnx::tract_hir::internal::{InferenceModel, IntoRunnable as _};
 use windrow_core::limits::MODEL_BYTES_MAX;
 use windrow_core::{Error, ErrorKind, Result, budget};
 

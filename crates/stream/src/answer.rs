@@ -24,7 +24,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
-use windrow_operators::{Answer, Cut, IS_FINAL, SavedState};
+use windrow_operators::{Answer, Cut, SavedState};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::log::StreamLog;
@@ -139,11 +139,6 @@ impl LiveAnswer {
         held.try_resize(batches.iter().map(RecordBatch::get_array_memory_size).sum())
             .map_err(from_datafusion)?;
         Ok(CurrentRows { batches, sequence, held: Arc::new(held) })
-    }
-
-    /// Whether its rows are early results of windows, which say whether they are final.
-    pub fn has_early_results(&self) -> bool {
-        self.schema.column_with_name(IS_FINAL).is_some()
     }
 
     /// The number of rows that are visible now.

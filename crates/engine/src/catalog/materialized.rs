@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::Result;
+use windrow_core::{Error, Result};
 use windrow_query::shared::Shared;
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
@@ -76,6 +76,39 @@ impl Materialized {
     /// The error that its readers get.
     pub(crate) fn check(&self) -> Result<()> {
         self.log.failed().map_or(Ok(()), Err)
+    }
+
+    /// Checks that the view retains its rows.
+    ///
+    /// # Errors
+    /// When it is in memory and feeds a stream, which then has them.
+    pub(crate) fn check_retains(&self) -> Result<()> {
+        if self.pump.get().is_none() || self.spiller.is_some() {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Error::sql(format!(
+            "view \"{name}\" does not retain its rows: they are in the stream that it feeds"
+        ))
+        .with_hint("Read the stream. With a data directory the view retains them, too."))
+    }
+
+    /// Refuses early results of windows for a consumer (`what`, such as `a sink`) that cannot take them.
+    ///
+    /// # Errors
+    /// When the view has some.
+    pub(crate) fn check_not_early(&self, what: &str) -> Result<()> {
+        let columns = self.plan.schema().fields().len();
+        // They have columns besides those of the query.
+        let is_early = |answer: &Arc<LiveAnswer>| answer.schema().fields().len() > columns;
+        if !self.answer.as_ref().is_some_and(is_early) {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Error::sql(format!(
+            "{what} needs append-only rows, and view \"{name}\" has an updating result"
+        ))
+        .with_hint("Use EMIT FINAL for the view: early results of its windows change."))
     }
 
     /// Waits for the end of its query.

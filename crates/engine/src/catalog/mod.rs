@@ -518,13 +518,13 @@ impl Catalog {
         }
     }
 
-    /// Checks that no view among `reads` has failed.
+    /// Checks that no view among `reads` has failed, and that each retains its rows.
     ///
     /// # Errors
-    /// The error of the first view that has.
+    /// The error of the first view that has, or does not.
     pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
         reads.iter().try_for_each(|name| match self.get(name) {
-            Some(Object::Materialized(view)) => view.check(),
+            Some(Object::Materialized(view)) => view.check().and_then(|()| view.check_retains()),
             Some(Object::Stream(_)) => self.feed_of(name).map_or(Ok(()), |feed| feed.check()),
             Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
             | None => Ok(()),

@@ -176,9 +176,11 @@ struct NewSink<'a> {
 impl NewSink<'_> {
     /// Checks the options, and that the rows of the view keep their numbers.
     fn check(&self, view: &Materialized) -> Result<()> {
+        view.check_not_early("a sink")?;
         self.open(("", ""), view)?;
         if self.cx.restoring.is_none() {
             view.check()?;
+            view.check_retains()?;
         }
         if self.cx.instance.store.is_some() && view.spiller.is_none() {
             let (sink, view) = (self.name, &view.name);
@@ -253,6 +255,9 @@ impl NewSink<'_> {
         }
         let bounded = plan.clone();
         let plan = cx.planner().continuous(plan, &query.tail).await?;
+        if plan.has_early_results() {
+            plan.check_append_only("a sink")?;
+        }
         check_resumable(cx, &plan)?;
         let late_to = late_stream(cx, &query.tail, &reads)?;
         let creation = Creation::new(cx, name);

@@ -70,6 +70,7 @@ impl Statement for Subscribe {
     fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
         Box::pin(async move {
             let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
+            view.check_retains()?;
             let Begin { snapshot, from } = self.begin(cx, &view).await?;
             let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
             let request = ScanRequest {

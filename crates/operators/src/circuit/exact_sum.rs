@@ -100,7 +100,7 @@ fn put(carried: &mut BTreeMap<i16, i64>, next: &mut Option<i16>, part: i128) -> 
         carried.insert(place, i64::try_from(low).unwrap_or(0));
     }
     *next = next.and_then(|place| place.checked_add(1));
-    (part - low) >> STEP
+    part.saturating_sub(low) >> STEP
 }
 
 /// A finite number as an integer times a power of two.

@@ -110,7 +110,7 @@ impl ContinuousPlan {
                     ),
                     false => (
                         "the query has",
-                        "Use windows, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
+                        "Use windows, and joins with a bound in time, whose results are final: FROM TUMBLE(…) GROUP BY window_start, window_end, …",
                     ),
                 };
                 let e = format!("{what} needs append-only rows, and {result} an updating result");

@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
-use sqlparser::ast::{self, ColumnDef, ExprWithAlias, Ident, ObjectName};
+use sqlparser::ast::{self, ColumnDef, ExprWithAlias, Ident};
 use windrow_core::{Error, ErrorKind, Result, budget, sql_type};
 
 use super::{analyzed, calls, check_plan, is_text, statement};

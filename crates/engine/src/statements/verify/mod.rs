@@ -70,12 +70,8 @@ impl Statement for VerifyView {
             let (name, catalog) = (plain_name(&self.0.view)?, cx.catalog());
             let view = catalog.materialized(&name)?;
             view.check()?;
-            if view.pump.get().is_some() && view.spiller.is_none() {
-                return Err(Error::sql(format!(
-                    "view \"{name}\" does not retain its rows: they are in the stream that it feeds"
-                ))
-                .with_hint("With a data directory it does, and can be verified."));
-            }
+            view.check_retains()?;
+            view.check_not_early("VERIFY VIEW")?;
             check_comparable(cx, &view).await?;
             let seen = look(cx, &view).await?;
             let mut range = Range::of(&cx.state(), (&view, seen.watermark), &self.0)?;

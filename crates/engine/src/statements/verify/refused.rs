@@ -17,21 +17,10 @@ use crate::execution::context::StatementContext;
 /// # Errors
 /// When it cannot be; when a reference table cannot be read.
 pub(super) async fn check_comparable(cx: &StatementContext, view: &Materialized) -> Result<()> {
-    refuse_early(view)?;
     refuse_limit(view)?;
     refuse_volatile(view)?;
     refuse_lost(cx.catalog(), view)?;
     refuse_changed(&cx.state(), view).await
-}
-
-/// The bounded form of windows with early results neither tells which are final nor corrects them.
-fn refuse_early(view: &Materialized) -> Result<()> {
-    if !view.answer.as_ref().is_some_and(|answer| answer.has_early_results()) {
-        return Ok(());
-    }
-    let e =
-        format!("view \"{}\" has early results of windows, which cannot be verified", view.name);
-    Err(Error::sql(e).with_hint("Verify a view of the same query with EMIT FINAL."))
 }
 
 /// Files that have been rotated away cannot be read again; their history can.
