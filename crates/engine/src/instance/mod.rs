@@ -67,6 +67,8 @@ pub(crate) struct Instance {
     failures: FailureLog,
     /// Whether statements are only planned.
     plan_only: bool,
+    /// Held while a stream is altered: the statement is added to those before it.
+    pub(crate) altering: tokio::sync::Mutex<()>,
 }
 
 /// How the queries of a data directory were recovered when it was opened.
@@ -95,6 +97,7 @@ impl Instance {
             store: store.map(Arc::new),
             spillers: Mutex::default(),
             pumps: Mutex::default(),
+            altering: tokio::sync::Mutex::default(),
             recovery: Mutex::default(),
             retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),

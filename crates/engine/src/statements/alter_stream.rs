@@ -21,7 +21,7 @@ use super::stream_options::engine_options;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, dropped};
 use crate::execution::context::StatementContext;
 use crate::execution::creation::retention_ticks;
 use crate::execution::outcome::Outcome;
@@ -53,6 +53,7 @@ impl Statement for AlterStream {
             if self.alter.if_exists && !cx.catalog().exists(&name) {
                 return Ok(Outcome::Done("ALTER STREAM (does not exist)".into()));
             }
+            let _one_at_a_time = cx.instance.altering.lock().await;
             let stream = cx.catalog().stream(&name)?;
             match &self.alter.what {
                 Alteration::Set(options) => self.set(cx, &stream, options)?,
@@ -76,6 +77,10 @@ impl AlterStream {
     /// Adds the statement to the definition of the stream.
     fn record(&self, cx: &StatementContext, stream: &Stream) -> Result<()> {
         let name = &stream.name;
+        let now = cx.catalog().stream(name);
+        if !now.is_ok_and(|now| std::ptr::eq(now.as_ref(), stream)) {
+            return Err(dropped("stream", name));
+        }
         let before = cx.catalog().text(name).unwrap_or_default();
         if before.starts_with("--") {
             return Err(Error::sql(format!("stream \"{name}\" was made by LATE DATA TO"))
@@ -157,13 +162,14 @@ impl AlterStream {
         let added = Checks(before.0.iter().cloned().chain(new.0).collect());
         let is_new = cx.restoring.is_none();
         // Rows that come while the others are examined have to satisfy it already.
+        let mut tentative = Tentative { push, before: Some(before) };
         push.check_by(added);
-        let done = match is_valid && is_new {
-            true => satisfied(cx, stream, clause).await,
-            false => Ok(()),
-        };
-        done.and_then(|()| self.record(cx, stream))
-            .inspect_err(|_| push.check_by(before.as_ref().clone()))
+        if is_valid && is_new {
+            satisfied(cx, stream, clause).await?;
+        }
+        self.record(cx, stream)?;
+        tentative.before = None;
+        Ok(())
     }
 
     /// `DROP CONSTRAINT`. Returns whether there was one.
@@ -191,6 +197,21 @@ impl AlterStream {
         self.record(cx, stream)?;
         push.check_by(Checks(before.0.iter().filter(|c| c.name != check).cloned().collect()));
         Ok(true)
+    }
+}
+
+/// Checks that replace others for now: they are undone when it is dropped, also because the statement was stopped.
+struct Tentative<'a> {
+    push: &'a PushStream,
+    /// The checks before; `None`: the new ones stay.
+    before: Option<Arc<Checks>>,
+}
+
+impl Drop for Tentative<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.push.check_by(before.as_ref().clone());
+        }
     }
 }
 
