@@ -127,7 +127,7 @@ fn poison() -> Result<(), Failed> {
     talk.ask(&format!("CREATE STREAM s (a BIGINT) {}", server.of("t", "")))?;
     same(&talk.rows("SELECT sum(a), count(*) FROM s")?, &[&["9", "2"]])?;
     let bad = talk.rows(
-        "SELECT CAST(\"offset\" / 2097152 AS VARCHAR) || '-' || CAST(\"offset\" % 2097152 AS VARCHAR) FROM windrow.bad_rows ORDER BY \"offset\"",
+        "SELECT CAST(CAST(\"offset\" AS BIGINT) / 2097152 AS VARCHAR) || '-' || CAST(\"offset\" % 2097152 AS VARCHAR) FROM windrow.bad_rows ORDER BY \"offset\"",
     )?;
     let bad: Vec<&str> = bad.iter().map(|row| row[0].as_str()).collect();
     let good = [0, 7];
