@@ -63,6 +63,7 @@ fn columns(count: usize, rows: usize) -> Vec<ArrayRef> {
 }
 
 /// The rows per second of the fastest batch: what disturbs others is not counted.
+#[expect(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 fn rate(model: &Model, columns: &[ArrayRef], arguments: &Arguments) -> Result<f64> {
     let began = Instant::now();
     let mut best = Duration::MAX;

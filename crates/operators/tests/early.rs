@@ -240,7 +240,7 @@ impl Run<'_> {
         if let Some(changes) = normalised_windows(&[left], true).unwrap() {
             let kinds = change::read(changes.column(0)).unwrap();
             for (row, kind) in kinds.into_iter().enumerate() {
-                count(&mut self.filtered, marked(&changes, row), kind);
+                count(&mut self.filtered, &marked(&changes, row), kind);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Run<'_> {
                 let line = line(changes, 1..columns - 2, row);
                 *self.finals.entry(line).or_default() += 1;
             }
-            count(&mut self.answer, marked(changes, row), kind);
+            count(&mut self.answer, &marked(changes, row), kind);
         }
         assert!(before.is_none());
     }
@@ -293,14 +293,16 @@ fn marked(changes: &RecordBatch, row: usize) -> String {
     format!("{line};{};{}", mark(columns - 2), mark(columns - 1))
 }
 
-fn count(answer: &mut Answer, line: String, kind: Change) {
-    let count = answer.entry(line.clone()).or_default();
-    match kind.adds() {
-        true => *count += 1,
-        false => *count = count.checked_sub(1).unwrap_or_else(|| panic!("{line} is not there")),
+fn count(answer: &mut Answer, line: &str, kind: Change) {
+    let count = answer.entry(line.to_owned()).or_default();
+    if kind.adds() {
+        *count += 1;
+        return;
     }
+    assert!(*count > 0, "{line} is not there");
+    *count -= 1;
     if *count == 0 {
-        answer.remove(&line);
+        answer.remove(line);
     }
 }
 

@@ -58,7 +58,7 @@ impl Carries for NatsMessage {
                     .iter()
                     .map(|(name, values)| {
                         let name: &str = name.as_ref();
-                        (name, values.iter().map(|value| value.as_str()).collect())
+                        (name, values.iter().map(async_nats::HeaderValue::as_str).collect())
                     })
                     .collect();
                 all.sort();

@@ -123,7 +123,7 @@ impl Fold {
         }
         let values = call.arguments.first().and_then(|column| columns.get(*column));
         let values = values.ok_or_else(|| Error::internal("an argument that does not exist"))?;
-        let filter = call.filter.and_then(|column| columns.get(column)).map(|f| f.as_boolean());
+        let filter = call.filter.and_then(|column| columns.get(column)).map(AsArray::as_boolean);
         let encoded = match self {
             Self::Extreme { codec, .. } | Self::Distinct { codec, .. } => {
                 codec.encode(std::slice::from_ref(values), rows)?

@@ -279,7 +279,7 @@ impl Shrinking {
             }
         }
         let mut columns = self.key.decode(keys.into_iter())?;
-        columns.extend(self.values.decode(shown.iter().map(|row| row.as_ref()))?);
+        columns.extend(self.values.decode(shown.iter().map(AsRef::as_ref))?);
         Ok(Delta { columns, weights })
     }
 

@@ -92,6 +92,9 @@ struct Entering<'a> {
     matches: Vec<i64>,
 }
 
+/// A row that enters, by its number, with the bytes of a row of the other side and the weight of that row.
+type Pair = (u32, Box<[u8]>, i64);
+
 /// Rows that appear or disappear because of a change of the other side: their bytes, weight, and whether they match now.
 type Turned = Vec<(Box<[u8]>, i64, bool)>;
 
@@ -173,7 +176,7 @@ impl Join {
         }
         let mut entering = self.of(side).entering(rows, self.spec.null_equals)?;
         let mut turned = Turned::new();
-        let mut pairs: Vec<(u32, Box<[u8]>, i64)> = vec![];
+        let mut pairs: Vec<Pair> = vec![];
         for row in 0..rows.rows() {
             if !entering.can_match.get(row).copied().unwrap_or(false) {
                 continue;
@@ -223,7 +226,7 @@ impl Join {
         &mut self,
         side: usize,
         entering: &mut Entering<'_>,
-        (pairs, turned): (&mut Vec<(u32, Box<[u8]>, i64)>, &mut Turned),
+        (pairs, turned): (&mut Vec<Pair>, &mut Turned),
         out: &mut Vec<Delta>,
     ) -> Result<()> {
         let mut pairs = std::mem::take(pairs);
@@ -396,7 +399,7 @@ impl Join {
             (true, Gate::All) => found.push(left.clone()),
             (true, Gate::Unmatched) => {
                 for delta in unmatched {
-                    found.push(self.with_keys(delta)?);
+                    found.push(self.with_keys(&delta)?);
                 }
             }
             (true, Gate::None) => {}
@@ -430,11 +433,11 @@ impl Join {
         }
         let mut columns = side.whole.decode(rows.into_iter())?;
         let delta = Delta { columns: columns.split_off(side.keys.len()), weights };
-        Ok(Some(if gate == Gate::All { delta } else { self.with_keys(delta)? }))
+        Ok(Some(if gate == Gate::All { delta } else { self.with_keys(&delta)? }))
     }
 
     /// Left rows whose key is not NULL.
-    fn with_keys(&self, delta: Delta) -> Result<Delta> {
+    fn with_keys(&self, delta: &Delta) -> Result<Delta> {
         let keys = pick(&delta.columns, &self.of(0).keys)?;
         let is_null = |row: &u32| keys.iter().any(|key| key.is_null(*row as usize));
         let rows = u32::try_from(delta.rows()).unwrap_or(u32::MAX);

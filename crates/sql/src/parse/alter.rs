@@ -66,7 +66,7 @@ fn add(cursor: &mut Cursor<'_>, at: Place) -> Result<Alteration> {
     }
     let place = spanning(start, cursor.place_before());
     let is_valid = !cursor.eat(&["NOT", "VALID"]);
-    Ok(Alteration::AddCheck { check: CheckClause { name, expr, place }, is_valid })
+    Ok(Alteration::AddCheck { check: Box::new(CheckClause { name, expr, place }), is_valid })
 }
 
 /// The error of an alteration of columns.

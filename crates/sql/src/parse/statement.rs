@@ -156,7 +156,7 @@ pub enum Alteration {
     /// `ADD [CONSTRAINT name] CHECK (expr) [NOT VALID]`.
     AddCheck {
         /// The check.
-        check: CheckClause,
+        check: Box<CheckClause>,
         /// Whether the rows that the stream has must satisfy it too.
         is_valid: bool,
     },

@@ -67,8 +67,7 @@ impl Prediction {
             return error;
         }
         let named = Error::data(format!("model \"{}\": {}", self.model, error.message()));
-        let named =
-            error.detail().into_iter().fold(named, |named, detail| named.with_detail(detail));
+        let named = error.detail().into_iter().fold(named, Error::with_detail);
         error.hints().iter().cloned().fold(named, Error::with_hint).with_source(error)
     }
 }
