@@ -52,7 +52,7 @@ pub(crate) enum Rows {
         /// The engine that they come from.
         engine: Engine,
         /// The rows.
-        rows: ResultStream,
+        rows: Box<ResultStream>,
     },
     /// From a server.
     Remote(Box<Subscribed>),
@@ -91,9 +91,10 @@ impl Connection {
         match self {
             Self::Embedded { engine, session, .. } => {
                 Ok(match session.execute(statement).await? {
-                    Outcome::Rows(rows) => {
-                        Answer::Rows(Rows::Embedded { engine: engine.clone(), rows })
-                    }
+                    Outcome::Rows(rows) => Answer::Rows(Rows::Embedded {
+                        engine: engine.clone(),
+                        rows: Box::new(rows),
+                    }),
                     Outcome::Done(done) => Answer::Done(done.said),
                 })
             }
