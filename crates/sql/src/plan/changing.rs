@@ -101,7 +101,7 @@ pub(crate) fn with_changes(schema: &Schema) -> Result<SchemaRef, Error> {
 }
 
 impl Splitter<'_> {
-    /// `plan`, which [`changes`], as an operator with a finish plan over its changes.
+    /// `plan` of the form [`Form::Aggregate`], as an operator with a finish plan over its changes.
     pub(super) fn changing_stage(&mut self, plan: &LogicalPlan, tail: &Tail) -> Result<Stage> {
         let mut operators = Operators::default();
         let mut changes = RowChanges::Retracting;

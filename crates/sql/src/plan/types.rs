@@ -14,7 +14,7 @@ const EXTENSION_KEY: &str = "ARROW:extension:name";
 /// The extension type of text that is JSON.
 const JSON_EXTENSION: &str = "arrow.json";
 
-/// Returns the SQL name of the type of a column: as [`sql_type`], and `JSON` for text of this extension type.
+/// Returns the SQL name of the type of a column: as [`sql_type()`], and `JSON` for text of this extension type.
 pub fn sql_type_of(field: &Field) -> String {
     match field.metadata().get(EXTENSION_KEY).map(String::as_str) {
         Some(JSON_EXTENSION) => "JSON".to_owned(),
