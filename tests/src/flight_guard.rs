@@ -494,8 +494,16 @@ fn metrics() -> Result<(), Failed> {
         }
     }
     let _connection = served.channel(None)?;
-    let (status, text) = served.http("/metrics")?;
-    check(status == 200, status)?;
+    // A client is connected before the server has accepted its connection.
+    let mut text = String::new();
+    for _ in 0..1_000 {
+        let (status, shown) = served.http("/metrics")?;
+        check(status == 200, status)?;
+        text = shown;
+        if text.contains("\nwindrow_connections 1\n") {
+            break;
+        }
+    }
     let samples = samples(&text)?;
     let view = "query=\"a \\\"strange\\\" one\"";
     for (name, value) in [
