@@ -85,7 +85,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The broker has answered, and has so many messages more, where that is known.
+    /// Notes that the broker has answered. `lag`: the number of messages that are still to be read, where it is known.
     pub(crate) fn answered(&self, lag: Option<u64>) {
         self.set(|reading| {
             reading.connected = Some(true);

@@ -243,7 +243,8 @@ pub(super) fn paired(weight: i64, other: i64) -> Result<i64> {
     weight.checked_mul(other).ok_or_else(too_many)
 }
 
-fn too_many() -> Error {
+/// The error when rows, or the sum of their values, exceed what a state can hold.
+pub(super) fn too_many() -> Error {
     Error::new(ErrorKind::Limit, "an updating result has more rows than can be counted")
         .with_hint("Join by keys that fewer rows have in common, or filter rows below the join.")
 }

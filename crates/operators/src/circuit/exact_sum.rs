@@ -3,12 +3,19 @@
 //! A number is an integer times a power of two. Integers with powers of similar size are added in one 128-bit number, so a
 //! sum is a few of these; what is taken away leaves nothing behind, whatever the order.
 //!
-//! Invariant: no part is zero.
+//! Invariant: no part is zero, and none is as large as [`PART_END`].
 
 use std::collections::BTreeMap;
 
+use windrow_core::Result;
+
+use super::delta::{added, too_many};
+
 /// The powers of two that one part covers.
 const STEP: i32 = 32;
+
+/// The amounts of parts are below this, so that a carry has room.
+const PART_END: u128 = 1 << 126;
 
 /// The exact sum of numbers, each of which may be taken away again.
 #[derive(Debug, Default, Clone)]
@@ -24,26 +31,32 @@ pub(super) struct ExactSum {
 
 impl ExactSum {
     /// Adds a number `weight` times; takes it away if that is negative.
-    pub(super) fn add(&mut self, value: f64, weight: i64) {
-        self.count += weight;
+    ///
+    /// # Errors
+    /// Limit when the sum would need more bits than a part has, from some 2^41 numbers on; nothing has changed then.
+    pub(super) fn add(&mut self, value: f64, weight: i64) -> Result<()> {
+        let count = added(self.count, weight)?;
         if value.is_nan() {
-            self.nan += weight;
+            self.nan = added(self.nan, weight)?;
         } else if value == f64::INFINITY {
-            self.positive += weight;
+            self.positive = added(self.positive, weight)?;
         } else if value == f64::NEG_INFINITY {
-            self.negative += weight;
+            self.negative = added(self.negative, weight)?;
         } else if value != 0.0 {
             let (integer, power) = parted(value);
             let (place, shift) = (power.div_euclid(STEP), power.rem_euclid(STEP));
-            // 53 bits, shifted by less than 32: room for 2^42 numbers.
-            let term = (i128::from(integer) << shift).saturating_mul(i128::from(weight));
+            // 53 bits, shifted by less than 32: room for 2^41 numbers.
+            let term = (i128::from(integer) << shift).checked_mul(i128::from(weight));
             let place = i16::try_from(place).unwrap_or(i16::MAX);
-            let part = self.parts.entry(place).or_insert(0);
-            *part = part.saturating_add(term);
-            if *part == 0 {
-                self.parts.remove(&place);
-            }
+            let part = self.parts.get(&place).copied().unwrap_or(0);
+            let part = term.and_then(|term| part.checked_add(term));
+            match part.filter(|part| part.unsigned_abs() < PART_END).ok_or_else(too_many)? {
+                0 => self.parts.remove(&place),
+                part => self.parts.insert(place, part),
+            };
         }
+        self.count = count;
+        Ok(())
     }
 
     /// The sum, rounded.
@@ -65,7 +78,7 @@ impl ExactSum {
                 carry = put(&mut carried, &mut next, carry);
             }
             next = Some(*place);
-            carry = put(&mut carried, &mut next, carry.saturating_add(*part));
+            carry = put(&mut carried, &mut next, carry + *part);
         }
         while carry != 0 && next.is_some() {
             carry = put(&mut carried, &mut next, carry);
@@ -79,7 +92,8 @@ impl ExactSum {
             error += (sum - (total - back)) + (term - back);
             sum = total;
         }
-        sum + error
+        // The errors of an infinite sum are no numbers.
+        if sum.is_finite() { sum + error } else { sum }
     }
 
     /// Bytes of memory, beside its own.
@@ -100,7 +114,7 @@ fn put(carried: &mut BTreeMap<i16, i64>, next: &mut Option<i16>, part: i128) -> 
         carried.insert(place, i64::try_from(low).unwrap_or(0));
     }
     *next = next.and_then(|place| place.checked_add(1));
-    part.saturating_sub(low) >> STEP
+    (part - low) >> STEP
 }
 
 /// A finite number as an integer times a power of two.
@@ -141,11 +155,11 @@ mod tests {
             let kept: Vec<f64> = (0..rng.random_range(0..4)).map(|_| value(rng)).collect();
             let gone: Vec<f64> = (0..rng.random_range(0..50)).map(|_| value(rng)).collect();
             let mut sum = ExactSum::default();
-            gone.iter().for_each(|value| sum.add(*value, 1));
-            kept.iter().for_each(|value| sum.add(*value, 1));
-            gone.iter().for_each(|value| sum.add(*value, -1));
+            gone.iter().for_each(|value| sum.add(*value, 1).unwrap());
+            kept.iter().for_each(|value| sum.add(*value, 1).unwrap());
+            gone.iter().for_each(|value| sum.add(*value, -1).unwrap());
             let mut only = ExactSum::default();
-            kept.iter().for_each(|value| only.add(*value, 1));
+            kept.iter().for_each(|value| only.add(*value, 1).unwrap());
             assert_eq!(sum.parts, only.parts);
             assert_eq!(sum.value().to_bits(), only.value().to_bits());
             if let [one] = kept[..] {
@@ -161,29 +175,38 @@ mod tests {
     fn sums_of_whole_numbers_are_exact() {
         let mut sum = ExactSum::default();
         for n in 1..=1000 {
-            sum.add(f64::from(n), 3);
+            sum.add(f64::from(n), 3).unwrap();
         }
         assert_eq!((sum.value(), sum.count), (1_501_500.0, 3000));
-        sum.add(1e300, 1);
-        sum.add(1e300, -1);
-        sum.add(-1_501_501.5, 1);
+        sum.add(1e300, 1).unwrap();
+        sum.add(1e300, -1).unwrap();
+        sum.add(-1_501_501.5, 1).unwrap();
         assert_eq!(sum.value(), -1.5);
     }
 
     #[test]
     fn infinities_and_nan_leave_too() {
         let mut sum = ExactSum::default();
-        sum.add(f64::INFINITY, 1);
+        sum.add(f64::INFINITY, 1).unwrap();
         assert_eq!(sum.value(), f64::INFINITY);
-        sum.add(f64::NEG_INFINITY, 1);
+        sum.add(f64::NEG_INFINITY, 1).unwrap();
         assert!(sum.value().is_nan());
-        sum.add(f64::INFINITY, -1);
+        sum.add(f64::INFINITY, -1).unwrap();
         assert_eq!(sum.value(), f64::NEG_INFINITY);
-        sum.add(f64::NEG_INFINITY, -1);
-        sum.add(f64::NAN, 1);
+        sum.add(f64::NEG_INFINITY, -1).unwrap();
+        sum.add(f64::NAN, 1).unwrap();
         assert!(sum.value().is_nan());
-        sum.add(f64::NAN, -1);
-        sum.add(2.5, 1);
+        sum.add(f64::NAN, -1).unwrap();
+        sum.add(2.5, 1).unwrap();
         assert_eq!(sum.value(), 2.5);
+    }
+
+    #[test]
+    fn a_sum_without_room_is_an_error() {
+        let mut sum = ExactSum::default();
+        let error = sum.add(f64::MAX, i64::MAX).unwrap_err();
+        assert_eq!(error.kind(), windrow_core::ErrorKind::Limit);
+        sum.add(f64::MAX, 1 << 40).unwrap();
+        assert!(sum.value().is_infinite());
     }
 }

@@ -155,7 +155,7 @@ impl Fold {
                 *sum = sum.wrapping_add(value.wrapping_mul(i256::from_i128(i128::from(weight))));
             }
             (Self::Float { .. }, State::Float(sum)) => {
-                sum.add(argument.values.as_primitive::<Float64Type>().value(row), weight);
+                sum.add(argument.values.as_primitive::<Float64Type>().value(row), weight)?;
             }
             (Self::Extreme { values, .. }, _) => {
                 values.add(&[key, argument.encoded.row(row)].concat(), weight)?;
