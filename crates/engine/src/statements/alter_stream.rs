@@ -149,12 +149,6 @@ impl AlterStream {
     ) -> Result<()> {
         let push = pushed(stream, clause.place)?;
         let (name, before) = (&stream.name, push.checks());
-        // A definition has one version of a model, and this check might need another than the rest of it.
-        if let Some(model) = cx.models_called(&self.text).keys().next() {
-            return Err(Error::sql(format!("a check that is added cannot call model \"{model}\""))
-                .with_place(clause.place)
-                .with_hint("Write it in CREATE STREAM, which keeps the version of the model."));
-        }
         let taken: Vec<String> = before.0.iter().map(|check| check.name.clone()).collect();
         if let Some(given) = clause.name.as_ref().map(ident_name)
             && taken.contains(&given)
