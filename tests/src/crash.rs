@@ -177,13 +177,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(format!("crash/{name}"), move || scenario.run())
     };
     vec![
-        kill("while rows come", 1, 20, Moment::Acknowledged(150), &[]),
-        kill("while starting", 2, 16, Moment::Starting, &[]),
-        kill("while spilling", 3, 16, Moment::Acknowledged(150), SMALL_SPILLS),
+        kill("while rows come", 1, 12, Moment::Acknowledged(150), &[]),
+        kill("while starting", 2, 12, Moment::Starting, &[]),
+        kill("while spilling", 3, 12, Moment::Acknowledged(150), SMALL_SPILLS),
         kill("while ending", 4, 12, Moment::Ending(40), SMALL_SPILLS),
-        kill("while making checkpoints", 8, 16, Moment::Acknowledged(150), CHECKPOINTS),
-        kill("while resuming", 9, 12, Moment::Starting, BOTH),
-        kill("between checkpoints and spills", 10, 16, Moment::Acknowledged(150), BOTH),
+        kill("while making checkpoints", 8, 8, Moment::Acknowledged(150), CHECKPOINTS),
+        kill("while resuming", 9, 8, Moment::Starting, BOTH),
+        kill("between checkpoints and spills", 10, 8, Moment::Acknowledged(150), BOTH),
         trial("crash/while objects come and go", objects),
         trial("crash/no kill", no_kill),
     ]
@@ -193,10 +193,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
     let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
     vec![
-        ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), &[])),
-        ("kill while starting", kill(12, 8, Moment::Starting, &[])),
-        ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
-        ("kill while ending", kill(14, 6, Moment::Ending(40), SMALL_SPILLS)),
+        ("kill while rows come", kill(11, 4, Moment::Acknowledged(60), &[])),
+        ("kill while starting", kill(12, 4, Moment::Starting, &[])),
+        ("kill while spilling", kill(13, 4, Moment::Acknowledged(60), SMALL_SPILLS)),
+        ("kill while ending", kill(14, 4, Moment::Ending(40), SMALL_SPILLS)),
     ]
 }
 

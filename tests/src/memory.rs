@@ -190,7 +190,7 @@ fn one_group() -> Result<(), Failed> {
 /// The whole program on more groups than the limit holds, and their rows in order in an archived view.
 fn peak() -> Result<(), Failed> {
     let long = std::env::var_os("WINDROW_LONG_TESTS").is_some();
-    let (limit_mib, keys) = if long { (256, 10_000_000) } else { (48, 500_000) };
+    let (limit_mib, keys) = if long { (128, 4_000_000) } else { (48, 500_000) };
     let idle = "CREATE STREAM p (ts TIMESTAMP, WATERMARK FOR ts);\n\
                 CREATE MATERIALIZED VIEW w AS SELECT ts FROM p;\n";
     // What the program takes without work is not what the limit is of.

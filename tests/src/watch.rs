@@ -11,7 +11,7 @@ use libtest_mimic::{Failed, Trial};
 const LIMIT: u32 = 1_200;
 
 /// How many of the slowest tests are named at the end.
-const NAMED: usize = 12;
+const NAMED: usize = 30;
 
 /// The tests that run, and for how many seconds.
 static RUNNING: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());

@@ -46,7 +46,9 @@ pub use changing::{
     Answer, CHANGE_CODE, ChangingSpec, IS_FINAL, REVISION, early_fields, normalised,
     normalised_windows,
 };
-pub use circuit::{CircuitNode, CircuitSpec, PairSpec, Rank, Returned, Step, TopSpec};
+pub use circuit::{
+    CircuitNode, CircuitSpec, Functions, PairSpec, Rank, RecomputedSpec, Returned, Step, TopSpec,
+};
 pub use describe::describe_windows;
 pub use divided::DividedRows;
 pub use early::{Differences, EarlySpec};

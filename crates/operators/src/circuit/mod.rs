@@ -22,6 +22,7 @@ mod grouped;
 mod join;
 mod kept;
 mod node;
+mod recomputed;
 mod returned;
 mod running;
 mod top;
@@ -36,6 +37,7 @@ use windrow_core::{Error, Result, Watermark};
 
 pub use self::join::{PairSpec, Returned};
 pub use self::node::{CircuitNode, Step};
+pub use self::recomputed::{Functions, RecomputedSpec};
 use self::running::Running;
 pub use self::top::{Rank, TopSpec};
 use self::worker::InputRows;

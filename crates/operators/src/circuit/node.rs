@@ -11,6 +11,7 @@ use windrow_core::{Error, Result};
 use super::delta::Delta;
 use super::grouped::{Growing, Shrinking};
 use super::join::{Join, PairSpec, Returned};
+use super::recomputed::{Recomputed, RecomputedSpec};
 use super::top::{Top, TopSpec};
 use crate::changing::ChangingSpec;
 use crate::failure;
@@ -32,6 +33,8 @@ pub enum Step {
     Join(Box<PairSpec>),
     /// Passes the first rows in an order.
     Top(TopSpec),
+    /// Computes functions over all rows of each partition.
+    Recompute(RecomputedSpec),
 }
 
 /// A node of a circuit.
@@ -70,6 +73,7 @@ pub(super) enum Node {
     Shrinking(Box<Shrinking>),
     Join(Box<Join>),
     Top(Box<Top>),
+    Recomputed(Box<Recomputed>),
 }
 
 impl Node {
@@ -96,6 +100,10 @@ impl Node {
             Step::Top(spec) => {
                 let input = inputs.first().ok_or_else(missing)?;
                 Self::Top(Box::new(Top::new(spec, &input.schema)?))
+            }
+            Step::Recompute(spec) => {
+                let input = inputs.first().ok_or_else(missing)?;
+                Self::Recomputed(Box::new(Recomputed::new(spec, &input.schema, &planned.schema)?))
             }
         })
     }
@@ -124,6 +132,7 @@ impl Node {
             Self::Shrinking(aggregate) => aggregate.run(&delta),
             Self::Join(join) => join.run(delta, inputs.next().ok_or_else(missing)?.0),
             Self::Top(top) => top.run(&delta),
+            Self::Recomputed(functions) => functions.run(&delta),
         }
     }
 
@@ -134,6 +143,7 @@ impl Node {
             Self::Shrinking(aggregate) => aggregate.rows(),
             Self::Join(join) => join.rows(),
             Self::Top(top) => top.rows(),
+            Self::Recomputed(functions) => functions.rows(),
             Self::Input(_) | Self::Filter(_) | Self::Project(_) | Self::Union => 0,
         }
     }
@@ -145,6 +155,7 @@ impl Node {
             Self::Shrinking(aggregate) => aggregate.size_bytes(),
             Self::Join(join) => join.size_bytes(),
             Self::Top(top) => top.size_bytes(),
+            Self::Recomputed(functions) => functions.size_bytes(),
             Self::Input(_) | Self::Filter(_) | Self::Project(_) | Self::Union => 0,
         }
     }

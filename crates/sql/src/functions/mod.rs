@@ -4,6 +4,7 @@
 //! A function that is registered here replaces DataFusion's of the same name.
 
 mod date_part;
+mod differences;
 mod format;
 mod hash;
 mod intervals;
@@ -26,6 +27,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, create_udf};
 
 use self::date_part::DatePart;
+use self::differences::{Counted, Difference};
 use self::format::Format;
 use self::hash::HashOf;
 use self::json::Json;
@@ -42,6 +44,13 @@ const SCALAR_ALIASES: &[(&str, &str)] = &[
     ("character_length", "len"),
     ("upper", "ucase"),
     ("lower", "lcase"),
+    ("string_to_array", "string_split"),
+    ("string_to_array", "split"),
+    ("regexp_like", "regexp_matches"),
+    ("starts_with", "startswith"),
+    ("ends_with", "endswith"),
+    ("to_char", "strftime"),
+    ("to_unixtime", "unix_timestamp"),
 ];
 /// The same for aggregates.
 const AGGREGATE_ALIASES: &[(&str, &str)] = &[
@@ -49,6 +58,11 @@ const AGGREGATE_ALIASES: &[(&str, &str)] = &[
     ("approx_distinct", "approx_count_distinct"),
     ("string_agg", "listagg"),
     ("bool_and", "every"),
+    ("array_agg", "list"),
+    ("array_agg", "collect"),
+    ("array_agg", "collect_list"),
+    ("first_value", "earliest_by_offset"),
+    ("last_value", "latest_by_offset"),
 ];
 
 /// Registers all of them.
@@ -77,6 +91,12 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     }
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
+    for difference in [
+        Difference::new("date_diff", &["datediff"], Counted::Bounds),
+        Difference::new("timestampdiff", &[], Counted::Units),
+    ] {
+        state.register_udf(Arc::new(ScalarUDF::from(difference)))?;
+    }
     state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
     for json in Json::all() {
         state.register_udf(Arc::new(ScalarUDF::from(json)))?;

@@ -9,6 +9,7 @@ use sqlparser::ast::{
 use windrow_core::{Error, Result};
 
 use super::buckets::time_bucket;
+use super::foreign_functions;
 use super::predict::{PREDICT, predict};
 use super::relation::{name_place, placed, plain, unnamed};
 
@@ -22,7 +23,15 @@ pub(super) fn expression(expr: &mut Expr) -> Result<()> {
             predict(function)?;
             time_bucket(function)?;
             extract(function)?;
-            if let Some(same) = operator(function) {
+            if let Some(same) =
+                operator(function).or_else(|| foreign_functions::rewritten(function))
+            {
+                *expr = same;
+            }
+            Ok(())
+        }
+        Expr::Floor { .. } | Expr::Ceil { .. } => {
+            if let Some(same) = foreign_functions::rounded(expr) {
                 *expr = same;
             }
             Ok(())
@@ -112,7 +121,7 @@ const PARTS: &[(&str, &str)] = &[
 pub fn is_rewritten(name: &str) -> bool {
     let extracts = EXTRACTS.iter().map(|(called, ..)| *called);
     let mut names = PARTS.iter().map(|(called, _)| *called).chain(extracts).chain(["mod", PREDICT]);
-    names.any(|called| name.eq_ignore_ascii_case(called))
+    names.any(|called| name.eq_ignore_ascii_case(called)) || foreign_functions::is_rewritten(name)
 }
 
 /// `year(ts)` as `date_part('year', ts)`, `mod(a, b)` as `(a % b)`.
@@ -135,10 +144,13 @@ fn operator(function: &Function) -> Option<Expr> {
     }
 }
 
-/// Functions of DuckDB and PostgreSQL that extract from JSON, and ours for each.
+/// Functions of DuckDB, PostgreSQL and Flink that extract from JSON, and ours for each.
 const EXTRACTS: &[(&str, &str, bool)] = &[
     ("json_extract", "json_get_json", true),
     ("json_extract_string", "json_as_text", true),
+    ("json_value", "json_as_text", true),
+    ("json_query", "json_get_json", true),
+    ("json_exists", "json_contains", true),
     ("json_extract_path", "json_get_json", false),
     ("json_extract_path_text", "json_as_text", false),
 ];

@@ -25,6 +25,7 @@ mod ddl;
 mod dialect;
 mod errors;
 mod foreign;
+mod foreign_functions;
 mod function;
 mod grouped;
 mod interval;

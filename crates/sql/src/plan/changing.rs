@@ -27,7 +27,7 @@ use super::flow::{Leaf, OperatorNode, RowChanges, Stage};
 use super::hoist::at_leaf;
 use super::shape::{Kind, kind, refused};
 use super::split::{Operators, Splitter, is_row_wise, scan};
-use super::{is_streaming, lineage};
+use super::{circuit_recompute, is_streaming, lineage};
 use crate::leaf::LeafTable;
 use crate::parse::Tail;
 
@@ -59,6 +59,7 @@ fn is_aggregate(plan: &LogicalPlan) -> bool {
         }
         LogicalPlan::Aggregate(aggregate) => {
             kind(plan).is_err()
+                && !circuit_recompute::is_ordered(aggregate)
                 && matches!(kind(&aggregate.input), Ok(Kind::Rows { .. } | Kind::Windows))
         }
         _ => false,

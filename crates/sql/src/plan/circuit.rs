@@ -450,14 +450,6 @@ fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
             "ORDER BY without LIMIT",
             "Add LIMIT for the first rows, remove ORDER BY, or remove EMIT to order the current result.",
         ),
-        LogicalPlan::Window(_) => (
-            "this OVER",
-            "Rank rows (ROW_NUMBER, RANK, DENSE_RANK), or use windows: PARTITION BY window_end ranks each window when it closes.",
-        ),
-        LogicalPlan::Distinct(_) => (
-            "DISTINCT ON",
-            "Use ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) in a subquery, and WHERE … = 1 above it.",
-        ),
         LogicalPlan::Unnest(_) => ("UNNEST", "Unnest the rows of the stream, below GROUP BY."),
         _ => ("this clause", "Leave EMIT out to run the query once over what is there now."),
     };

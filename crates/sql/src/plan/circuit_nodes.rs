@@ -15,6 +15,7 @@ use windrow_operators::{JoinFilter, PairSpec, Rank, Returned, Step, TopSpec};
 
 use super::changing::Grouped;
 use super::circuit::{AtMost, Builder, Keys, Properties, sort_options, unsupported};
+use super::circuit_recompute::is_ordered;
 use super::shape::refused;
 
 impl Builder<'_, '_> {
@@ -31,6 +32,9 @@ impl Builder<'_, '_> {
     }
 
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate, schema: &DFSchema) -> Result<usize> {
+        if is_ordered(aggregate) {
+            return self.ordered_aggregate(aggregate, schema);
+        }
         let node = self.build(&aggregate.input, None)?;
         let Grouped { prepare, spec, outputs } = self.splitter.grouped(aggregate)?;
         let has_sets = aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
@@ -158,31 +162,30 @@ impl Builder<'_, '_> {
         Ok(JoinFilter { expr, columns: read, schema })
     }
 
-    /// Ranking functions over the rows of each partition.
+    /// Ranking functions over the rows of each partition, or other window functions.
     pub(super) fn ranks(&mut self, window: &Window, at_most: AtMost) -> Result<usize> {
-        let plan = LogicalPlan::Window(window.clone());
         let mut ranks = vec![];
         let mut common: Option<(Vec<Expr>, Vec<datafusion::logical_expr::SortExpr>)> = None;
         for expr in &window.window_expr {
             let Expr::WindowFunction(function) = expr.clone().unalias() else {
-                return Err(unsupported(&plan));
+                return self.over(window);
             };
             let WindowFunctionDefinition::WindowUDF(of) = &function.fun else {
-                return Err(unsupported(&plan));
+                return self.over(window);
             };
             ranks.push(match of.name() {
                 "row_number" => Rank::RowNumber,
                 "rank" => Rank::Rank,
                 "dense_rank" => Rank::DenseRank,
-                _ => return Err(unsupported(&plan)),
+                _ => return self.over(window),
             });
             let of = (function.params.partition_by, function.params.order_by);
             if common.as_ref().is_some_and(|known| *known != of) {
-                return Err(unsupported(&plan));
+                return self.over(window);
             }
             common = Some(of);
         }
-        let Some((partition_by, order_by)) = common else { return Err(unsupported(&plan)) };
+        let Some((partition_by, order_by)) = common else { return self.over(window) };
         let node = self.build(&window.input, None)?;
         let parts = partition_by.len();
         let order = order_by.iter().map(|by| by.expr.clone());

@@ -22,6 +22,7 @@ mod changing;
 mod checked;
 mod circuit;
 mod circuit_nodes;
+mod circuit_recompute;
 mod correlated_limit;
 mod display;
 mod early;

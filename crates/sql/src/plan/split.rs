@@ -32,7 +32,8 @@ use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
 use super::{
-    changing, correlated_limit, fingerprint, is_streaming, lineage, over, over_order, stream_of,
+    changing, circuit_recompute, correlated_limit, fingerprint, is_streaming, lineage, over,
+    over_order, stream_of,
 };
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
@@ -127,6 +128,7 @@ fn circuit_stage(splitter: &mut Splitter<'_>, plan: LogicalPlan, tail: &Tail) ->
     let mut state = splitter.state.clone();
     let options = state.config_mut().options_mut();
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    let plan = circuit_recompute::ranked(plan)?;
     let plan = over_order::waiting_last(optimized(&state, plan, true)?)?;
     splitter.circuit_stage(&plan, tail)
 }

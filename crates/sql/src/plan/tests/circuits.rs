@@ -65,7 +65,13 @@ const RELATIONS: [&str; 8] = [
 ];
 
 /// Queries over two of them, `{a}` and `{b}`.
-const QUERIES: [&str; 19] = [
+const QUERIES: [&str; 25] = [
+    "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v), count(*) OVER (PARTITION BY v % 2) FROM ({a}) AS a",
+    "SELECT k, lag(v) OVER (PARTITION BY k ORDER BY v), ntile(1) OVER (ORDER BY k) FROM ({a}) AS a",
+    "SELECT v, rank() OVER (ORDER BY v), max(k) OVER (ORDER BY v RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM ({a}) AS a WHERE k > 1",
+    "SELECT k, array_agg(v ORDER BY v DESC), count(*), string_agg(CAST(v AS VARCHAR), '-' ORDER BY v) FILTER (WHERE v > 2) FROM ({a}) AS a GROUP BY k",
+    "SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY v), first_value(k ORDER BY k, v) FROM ({a}) AS a",
+    "SELECT DISTINCT ON (k) k, v FROM ({a}) AS a ORDER BY k, v DESC",
     "SELECT v, count(*), sum(k), min(k), max(k), count(DISTINCT k) FROM ({a}) AS a GROUP BY v",
     "SELECT count(*), sum(v), min(x), max(x), round(sum(x), 6), round(avg(x), 6), round(stddev(v), 6) FROM ({a}) AS a",
     "SELECT DISTINCT k % 3, v FROM ({a}) AS a",

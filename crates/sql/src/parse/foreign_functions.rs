@@ -1,0 +1,233 @@
+//! Rewrites calls of functions that Flink, ksqlDB, DuckDB, MySQL and others have, and the engine has as an expression:
+//! `if(c, a, b)`, `count_if(c)`, `split_index(s, d, i)`, `timestampadd(HOUR, 2, ts)`, `FLOOR(ts TO DAY)`.
+
+use sqlparser::ast::helpers::attached_token::AttachedToken;
+use sqlparser::ast::{
+    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, DuplicateTreatment,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName,
+    TimezoneInfo, Value,
+};
+
+use super::foreign::call;
+use super::relation::{plain, unnamed};
+
+/// Calls that become another expression.
+const REWRITTEN: &[&str] = &[
+    "if",
+    "iif",
+    "locate",
+    "split_index",
+    "regexp_extract",
+    "second",
+    "dayname",
+    "monthname",
+    "last_day",
+    "epoch",
+    "epoch_ms",
+    "timestampadd",
+    "dateadd",
+    "date_add",
+    "date_sub",
+];
+/// Calls whose arguments change.
+const CHANGED: &[&str] = &[
+    "count_if",
+    "countif",
+    "count_distinct",
+    "collect_set",
+    "timestampdiff",
+    "datediff",
+    "date_diff",
+];
+
+/// Whether calls of this function are rewritten.
+pub(super) fn is_rewritten(name: &str) -> bool {
+    REWRITTEN.iter().chain(CHANGED).any(|called| name.eq_ignore_ascii_case(called))
+}
+
+/// Rewrites a call; `None` when it stays, perhaps with other arguments.
+pub(super) fn rewritten(function: &mut Function) -> Option<Expr> {
+    let name = plain(&function.name)?.value.to_ascii_lowercase();
+    if !is_rewritten(&name) {
+        return None;
+    }
+    let args = arguments(function)?;
+    changed(function, &name, &args);
+    let number = |digits: &str| Expr::Value(Value::Number(digits.to_owned(), false).into());
+    Some(match (name.as_str(), args.as_slice()) {
+        ("if" | "iif", [condition, then, otherwise]) => case(condition, then, otherwise),
+        ("locate", [part, of]) => call("strpos", vec![of.clone(), part.clone()]),
+        ("split_index", [text, delimiter, at]) => {
+            let at = binary(at, BinaryOperator::Plus, &number("1"));
+            call("split_part", vec![text.clone(), delimiter.clone(), at])
+        }
+        ("regexp_extract", [text, pattern]) => whole_match(text, pattern),
+        ("regexp_extract", [text, pattern, group]) if is_number(group, "0") => {
+            whole_match(text, pattern)
+        }
+        ("regexp_extract", [text, pattern, group]) => {
+            let groups = call("regexp_match", vec![text.clone(), pattern.clone()]);
+            call("array_element", vec![groups, group.clone()])
+        }
+        ("second", [time]) => {
+            let seconds = call("date_part", vec![string("second"), time.clone()]);
+            cast(call("trunc", vec![seconds]), DataType::BigInt(None))
+        }
+        ("dayname", [time]) => call("to_char", vec![time.clone(), string("%A")]),
+        ("monthname", [time]) => call("to_char", vec![time.clone(), string("%B")]),
+        ("last_day", [time]) => {
+            let month = call("date_trunc", vec![string("month"), time.clone()]);
+            let next = binary(&month, BinaryOperator::Plus, &interval("month"));
+            let last = binary(&next, BinaryOperator::Minus, &interval("day"));
+            cast(last, DataType::Date)
+        }
+        ("epoch", [time]) => call("date_part", vec![string("epoch"), time.clone()]),
+        ("epoch_ms", [time]) => {
+            let millis = DataType::Timestamp(Some(3), TimezoneInfo::None);
+            cast(cast(time.clone(), millis), DataType::BigInt(None))
+        }
+        ("timestampadd" | "dateadd" | "date_add", [unit, count, time]) => {
+            let step = binary(count, BinaryOperator::Multiply, &interval(&unit_of(unit)?));
+            binary(time, BinaryOperator::Plus, &step)
+        }
+        ("date_add", [time, by]) if is_interval(by) => binary(time, BinaryOperator::Plus, by),
+        ("date_sub", [time, by]) if is_interval(by) => binary(time, BinaryOperator::Minus, by),
+        _ => return None,
+    })
+}
+
+/// `FLOOR(ts TO DAY)` as `date_trunc('day', ts)`; CEIL goes to the next day unless it is the begin of one.
+pub(super) fn rounded(expr: &Expr) -> Option<Expr> {
+    let (time, field, up) = match expr {
+        Expr::Floor { expr, field: CeilFloorKind::DateTimeField(field) } => (expr, field, false),
+        Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(field) } => (expr, field, true),
+        _ => return None,
+    };
+    if matches!(field, DateTimeField::NoDateTime) {
+        return None;
+    }
+    let unit = field.to_string().to_ascii_lowercase();
+    let floor = call("date_trunc", vec![string(&unit), time.as_ref().clone()]);
+    if !up {
+        return Some(floor);
+    }
+    let next = binary(&floor, BinaryOperator::Plus, &interval(&unit));
+    Some(case(&binary(time, BinaryOperator::Eq, &floor), time, &next))
+}
+
+/// Changes the arguments of calls that remain calls.
+fn changed(function: &mut Function, name: &str, args: &[Expr]) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    let mut rename = |ours: &str| {
+        if let Some(part) = plain(&function.name).cloned() {
+            function.name = ObjectName::from(vec![Ident { value: ours.to_owned(), ..part }]);
+        }
+    };
+    match (name, args) {
+        ("count_if" | "countif", [condition]) => {
+            rename("count");
+            list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Wildcard)];
+            let filter = function.filter.take();
+            let both = |filter: Box<Expr>| binary(&filter, BinaryOperator::And, condition);
+            function.filter = Some(Box::new(filter.map_or_else(|| condition.clone(), both)));
+        }
+        ("count_distinct", [_]) => {
+            rename("count");
+            list.duplicate_treatment = Some(DuplicateTreatment::Distinct);
+        }
+        ("collect_set", [_]) => {
+            rename("array_agg");
+            list.duplicate_treatment = Some(DuplicateTreatment::Distinct);
+        }
+        ("timestampdiff" | "datediff" | "date_diff", [unit, from, to]) => {
+            if let Some(unit) = unit_of(unit) {
+                let args = [string(&unit), from.clone(), to.clone()];
+                list.args = args.into_iter().map(unnamed).collect();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn arguments(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let argument = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    list.args.iter().map(argument).collect()
+}
+
+/// A unit of time, written as a keyword or as text.
+fn unit_of(unit: &Expr) -> Option<String> {
+    let name = match unit {
+        Expr::Identifier(name) => &name.value,
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => text,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix("sql_tsi_").unwrap_or(&name);
+    let known = name.chars().all(|c| c.is_ascii_alphabetic()) && !name.is_empty();
+    known.then(|| name.to_owned())
+}
+
+fn is_number(expr: &Expr, digits: &str) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n == digits))
+}
+
+fn is_interval(expr: &Expr) -> bool {
+    match expr {
+        Expr::Interval(_) => true,
+        Expr::Nested(inner) => is_interval(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::Multiply, right } => {
+            is_interval(left) || is_interval(right)
+        }
+        _ => false,
+    }
+}
+
+fn whole_match(text: &Expr, pattern: &Expr) -> Expr {
+    let open = binary(&string("("), BinaryOperator::StringConcat, pattern);
+    let whole = binary(&open, BinaryOperator::StringConcat, &string(")"));
+    let groups = call("regexp_match", vec![text.clone(), whole]);
+    let first = Expr::Value(Value::Number("1".to_owned(), false).into());
+    call("array_element", vec![groups, first])
+}
+
+fn string(text: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
+}
+
+fn binary(left: &Expr, op: BinaryOperator, right: &Expr) -> Expr {
+    let operand = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+    let (left, right) = (operand(left), operand(right));
+    Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
+}
+
+fn case(condition: &Expr, then: &Expr, otherwise: &Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition: condition.clone(), result: then.clone() }],
+        else_result: Some(Box::new(otherwise.clone())),
+    }
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// An interval of one unit.
+fn interval(unit: &str) -> Expr {
+    Expr::Interval(Interval {
+        value: Box::new(string(&format!("1 {unit}"))),
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    })
+}
