@@ -1,11 +1,13 @@
 //! Rewrites calls of functions that Flink, ksqlDB, DuckDB, MySQL and others have, and the engine has as an expression:
 //! `if(c, a, b)`, `count_if(c)`, `split_index(s, d, i)`, `timestampadd(HOUR, 2, ts)`, `FLOOR(ts TO DAY)`.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, DuplicateTreatment,
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName,
-    TimezoneInfo, Value,
+    SelectItem, TimezoneInfo, Value, visit_expressions, visit_expressions_mut,
 };
 
 use super::foreign::call;
@@ -43,6 +45,58 @@ const CHANGED: &[&str] = &[
 /// Whether calls of this function are rewritten.
 pub(super) fn is_rewritten(name: &str) -> bool {
     REWRITTEN.iter().chain(CHANGED).any(|called| name.eq_ignore_ascii_case(called))
+}
+
+/// Names a column of a SELECT by what was written, if a call in it is rewritten here.
+pub(super) fn name_as_written(item: &mut SelectItem) {
+    let SelectItem::UnnamedExpr(expr) = item else { return };
+    let mut written = expr.clone();
+    if visit_expressions(&written, |expr| match changes(expr) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    })
+    .is_continue()
+    {
+        return;
+    }
+    let _never_breaks: ControlFlow<()> = visit_expressions_mut(&mut written, |expr| {
+        match expr {
+            Expr::Function(function) => {
+                if let Some(name) = plain(&function.name).cloned() {
+                    function.name = ObjectName::from(vec![folded(name)]);
+                }
+            }
+            Expr::Identifier(name) => *name = folded(name.clone()),
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(name) = parts.last() {
+                    *expr = Expr::Identifier(folded(name.clone()));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    let alias = Ident::with_quote('"', written.to_string());
+    let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+    *item = SelectItem::ExprWithAlias { expr, alias };
+}
+
+/// Whether an expression itself is rewritten.
+fn changes(expr: &Expr) -> bool {
+    match expr {
+        Expr::Function(function) => {
+            plain(&function.name).is_some_and(|name| is_rewritten(&name.value))
+        }
+        _ => rounded(expr).is_some(),
+    }
+}
+
+/// A name as it is shown: in lower case unless it was quoted.
+fn folded(name: Ident) -> Ident {
+    match name.quote_style {
+        Some(_) => Ident::new(name.value),
+        None => Ident::new(name.value.to_lowercase()),
+    }
 }
 
 /// Rewrites a call; `None` when it stays, perhaps with other arguments.

@@ -18,7 +18,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::{is_word, place_of};
-use super::{foreign, lateral};
+use super::{foreign, foreign_functions, lateral};
 
 /// Rewrites the tokens of a statement.
 ///
@@ -132,6 +132,7 @@ impl VisitorMut for Walk {
             select.flavor = SelectFlavor::Standard;
         }
         lateral::added(select, None);
+        select.projection.iter_mut().for_each(foreign_functions::name_as_written);
         name_apart(&mut select.projection);
         flow(windows(select, None))
     }
