@@ -42,6 +42,9 @@ const CHANGED: &[&str] = &[
     "date_diff",
 ];
 
+/// Columns of expressions with more parts are not called as they were written: a name is read by people.
+const NAMED_PARTS: usize = 100;
+
 /// Whether calls of this function are rewritten.
 pub(super) fn is_rewritten(name: &str) -> bool {
     REWRITTEN.iter().chain(CHANGED).any(|called| name.eq_ignore_ascii_case(called))
@@ -50,15 +53,16 @@ pub(super) fn is_rewritten(name: &str) -> bool {
 /// Names a column of a SELECT by what was written, if a call in it is rewritten here.
 pub(super) fn name_as_written(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
-    let mut written = expr.clone();
-    if visit_expressions(&written, |expr| match changes(expr) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    })
-    .is_continue()
-    {
+    let (mut parts, mut changed) = (0, false);
+    let _fits = visit_expressions(&*expr, |part| {
+        parts += 1;
+        changed |= changes(part);
+        if parts > NAMED_PARTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if !changed || parts > NAMED_PARTS {
         return;
     }
+    let mut written = expr.clone();
     let _never_breaks: ControlFlow<()> = visit_expressions_mut(&mut written, |expr| {
         match expr {
             Expr::Function(function) => {
