@@ -1,9 +1,8 @@
 //! Expressions: calls of functions, windows, casts.
 
 use sqlparser::ast::{
-    CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, WindowFrame, WindowSpec,
-    WindowType,
+    CeilFloorKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, WindowFrame, WindowSpec, WindowType,
 };
 use windrow_core::Result;
 
@@ -36,12 +35,10 @@ pub(super) fn expression(walk: &Walk<'_>, expr: &Expr) -> Result<()> {
             walk.without(*any, "ANY", "LIKE ANY is not supported", hint)
         }
         Expr::Ceil { expr: _, field } | Expr::Floor { expr: _, field } => {
-            let to_field = match field {
-                CeilFloorKind::DateTimeField(field) => *field != DateTimeField::NoDateTime,
-                CeilFloorKind::Scale(_) => true,
-            };
+            let is_scaled = matches!(field, CeilFloorKind::Scale(_));
+            let name = if matches!(expr, Expr::Ceil { .. }) { "CEIL" } else { "FLOOR" };
             let hint = "Write date_trunc('day', ts), or round(x, digits).";
-            walk.without(to_field, "TO", "FLOOR and CEIL take one value", hint)
+            walk.without(is_scaled, name, "FLOOR and CEIL take one value", hint)
         }
         Expr::OuterJoin(_) | Expr::Prior(_) => {
             let hint = "Write LEFT JOIN, or WITH RECURSIVE.";
