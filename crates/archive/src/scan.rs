@@ -122,7 +122,7 @@ impl ArchiveSnapshot {
             let Some(one) = layout.fill(index).filter(|one| one.null_count() == 0) else {
                 continue;
             };
-            values.insert(field.name().clone(), ScalarValue::try_from_array(one, 0)?);
+            values.extend(precision::parts(field.name(), ScalarValue::try_from_array(one, 0)?));
         }
         Ok(match values.is_empty() {
             true => None,

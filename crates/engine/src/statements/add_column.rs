@@ -146,6 +146,8 @@ impl AlterStream {
         clause: &AddedColumn,
     ) -> Result<bool> {
         if cx.restoring.is_some() {
+            // It was created with the column.
+            self.record(cx, stream)?;
             return Ok(true);
         }
         let (name, column) = (&stream.name, ident_name(&clause.column.name));
