@@ -19,7 +19,7 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 25] = [
+pub(crate) const ANYWHERE: [(&str, Test); 27] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
@@ -45,6 +45,8 @@ pub(crate) const ANYWHERE: [(&str, Test); 25] = [
     ("truncated rows do not come back, and views keep theirs", altered::truncated),
     ("TRUNCATE and kill -9: all rows or none", altered::killed),
     ("what was altered stays so", altered::altered),
+    ("added columns are there again, and not where they were not", altered::widened),
+    ("ADD COLUMN and kill -9: for all rows or none", altered::widened_and_killed),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

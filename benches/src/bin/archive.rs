@@ -102,6 +102,7 @@ async fn open(directory: &Path, options: ArchiveOptions) -> Result<ArchiveTable>
         fingerprint: "bench".into(),
         owner: None,
         gaps: Gaps::default(),
+        added: vec![],
     };
     let sleeper = |duration| -> futures::future::BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))

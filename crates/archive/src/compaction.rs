@@ -101,22 +101,18 @@ impl ArchiveTable {
         files: &[Arc<FileEntry>],
         txn_version: i64,
     ) -> Result<Vec<Arc<FileEntry>>> {
-        let start = files.first().map_or(0, |f| f.start);
-        let mut merged = FileWriter::new(
-            Arc::clone(&self.spec),
-            self.options.clone(),
-            start,
-            Provenance::default(),
-        );
+        let (start, spec) = (files.first().map_or(0, |f| f.start), self.spec());
+        let mut merged =
+            FileWriter::new(Arc::clone(&spec), self.options.clone(), start, Provenance::default());
         let mut entries = vec![];
         for file in files {
             let part = Part {
-                projection: (0..self.spec.schema.fields().len()).collect(),
-                schema: Arc::clone(&self.spec.schema),
+                projection: (0..spec.schema.fields().len()).collect(),
+                schema: Arc::clone(&spec.schema),
                 from_row: file.start,
                 batch_rows: BATCH_ROWS,
             };
-            let mut opened = open_file(&self.storage, &self.spec, file, part).await?;
+            let mut opened = open_file(&self.storage, &spec, file, part).await?;
             if let Some(provenance) = opened.provenance {
                 merged.provenance = std::mem::take(&mut merged.provenance).merged(provenance);
             }

@@ -90,6 +90,25 @@ fn unsupported_type(arrow: &Arrow, path: &str) -> Error {
         )
 }
 
+/// Whether a column has timestamps without a time zone, also inside.
+pub(crate) fn has_local_times(schema: &Schema) -> bool {
+    fn is(arrow: &Arrow) -> bool {
+        match arrow {
+            Arrow::Timestamp(_, None) => true,
+            Arrow::List(item)
+            | Arrow::LargeList(item)
+            | Arrow::ListView(item)
+            | Arrow::LargeListView(item)
+            | Arrow::FixedSizeList(item, _)
+            | Arrow::Map(item, _) => is(item.data_type()),
+            Arrow::Struct(fields) => fields.iter().any(|field| is(field.data_type())),
+            Arrow::Dictionary(_, value) => is(value),
+            _ => false,
+        }
+    }
+    schema.fields().iter().any(|field| is(field.data_type()))
+}
+
 /// Encodes the exact schema as text (hexadecimal digits of an Arrow stream without batches).
 pub(crate) fn to_text(schema: &Schema) -> Result<String> {
     let mut bytes = vec![];

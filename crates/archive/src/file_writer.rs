@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -232,15 +232,13 @@ fn first_change(before: Option<&ArrayRef>, times: &ArrayRef) -> Result<Option<us
     Ok((0..pairs).find(|i| changes.value(*i)).map(|i| i + 1))
 }
 
-/// Returns the batch with the table's own schema.
+/// Returns the batch with the table's own schema, and with the columns that were added since it was made.
 ///
 /// # Errors
 /// When its columns are not those of the table (a bug in Windrow).
 pub(crate) fn conform(spec: &TableSpec, batch: &RecordBatch) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(&spec.schema), batch.columns().to_vec(), &options)
-        .map_err(|e| {
-            Error::internal(format!("rows do not fit the archive table \"{}\": {e}", spec.name))
-                .with_source(e)
-        })
+    spec.layout().widened(batch).map_err(|e| {
+        let message = format!("rows do not fit the archive table \"{}\": {e}", spec.name);
+        Error::internal(message).with_source(e)
+    })
 }

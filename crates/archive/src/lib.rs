@@ -40,4 +40,4 @@ pub use durable::SyncedLocal;
 pub use snapshot::{ArchiveSnapshot, HeldFiles};
 pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
-pub use table::ArchiveTable;
+pub use table::{ArchiveTable, check_columns};

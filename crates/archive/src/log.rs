@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::kernel::{Action, MetadataExt, Protocol, StructType, Transaction};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::DeltaOperation;
@@ -133,7 +133,7 @@ impl DeltaLog {
                 format!("the schema in the Delta log of \"{}\" is damaged", self.place),
             )
         })?;
-        if delta_schema::same(&stored, &spec.schema) {
+        if delta_schema::same(&stored, &spec.schema) || spec.layout().extends(&stored) {
             return Ok(());
         }
         Err(Error::data(format!(
@@ -142,6 +142,31 @@ impl DeltaLog {
         ))
         .with_detail(delta_schema::difference(&stored, &spec.schema))
         .with_hint("Use the definition that created it, or another directory."))
+    }
+
+    /// Returns the actions that add the columns of a table that the log does not have yet.
+    pub(crate) fn widening(&self, spec: &TableSpec) -> Result<Vec<Action>> {
+        if spec.added.is_empty() {
+            return Ok(vec![]);
+        }
+        let state = self.state()?;
+        let stored = state.metadata().configuration().get(SCHEMA_KEY);
+        let stored = stored.and_then(|text| delta_schema::from_text(text));
+        if stored.is_some_and(|stored| delta_schema::same(&stored, &spec.schema)) {
+            return Ok(vec![]);
+        }
+        let failed = |e| failure::delta(&self.what("add columns to"), e);
+        let columns = delta_schema::columns(&spec.schema)?;
+        let columns = StructType::try_new(columns).map_err(|e| failed(e.into()))?;
+        let schema = delta_schema::to_text(&spec.schema)?;
+        let metadata =
+            state.metadata().clone().with_schema(&columns).map_err(|e| failed(e.into()))?;
+        let metadata =
+            metadata.add_config_key(SCHEMA_KEY.to_owned(), schema).map_err(|e| failed(e.into()))?;
+        let mut actions = vec![Action::Metadata(metadata)];
+        let has_local_times = delta_schema::has_local_times(&spec.schema);
+        actions.extend(local_times(state.protocol(), has_local_times)?.map(Action::Protocol));
+        Ok(actions)
     }
 
     /// The loaded state.
@@ -255,6 +280,27 @@ impl DeltaLog {
         let elapsed = u128::try_from(now_micros.saturating_sub(cleaned)).unwrap_or(0);
         elapsed >= (self.retention / CLEANINGS).as_micros()
     }
+}
+
+/// Returns the protocol with the feature of timestamps without a time zone, if it is needed and not there.
+fn local_times(protocol: &Protocol, needed: bool) -> Result<Option<Protocol>> {
+    const FEATURE: &str = "timestampNtz";
+    let failed = |e| Error::internal("the protocol of a Delta table is not JSON").with_source(e);
+    let mut json = serde_json::to_value(protocol).map_err(failed)?;
+    let has = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (mut reader, mut writer) = (has("readerFeatures"), has("writerFeatures"));
+    if !needed || writer.iter().any(|feature| feature == FEATURE) {
+        return Ok(None);
+    }
+    reader.push(FEATURE.into());
+    writer.push(FEATURE.into());
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("minReaderVersion".to_owned(), 3.into());
+        fields.insert("minWriterVersion".to_owned(), 7.into());
+        fields.insert("readerFeatures".to_owned(), reader.into());
+        fields.insert("writerFeatures".to_owned(), writer.into());
+    }
+    serde_json::from_value(json).map(Some).map_err(failed)
 }
 
 /// Creates the table: version 0 of its log.

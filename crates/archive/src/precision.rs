@@ -34,12 +34,28 @@ fn is_nanos(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(TimeUnit::Nanosecond, _))
 }
 
+/// Returns the name of a column's remainder.
+fn rest_name(column: &str) -> String {
+    format!("{PREFIX}{column}")
+}
+
+/// Returns what a value of a column of the table is in a file: the names and values of the columns that have its parts.
+pub(crate) fn parts(column: &str, value: ScalarValue) -> Vec<(String, ScalarValue)> {
+    let ScalarValue::TimestampNanosecond(Some(nanos), zone) = value else {
+        return vec![(column.to_owned(), value)];
+    };
+    let rest = nanos.rem_euclid(MICRO);
+    let whole = ScalarValue::TimestampNanosecond(Some(nanos - rest), zone);
+    let rest = ScalarValue::Int16(i16::try_from(rest).ok());
+    vec![(column.to_owned(), whole), (rest_name(column), rest)]
+}
+
 /// Returns the columns of a file: those of the table, then the remainders.
 pub(crate) fn stored(schema: &SchemaRef) -> SchemaRef {
     let mut fields = schema.fields().to_vec();
     let nanos = schema.fields().iter().filter(|f| is_nanos(f.data_type()));
     fields.extend(nanos.map(|f| {
-        let name = format!("{PREFIX}{}", f.name());
+        let name = rest_name(f.name());
         Arc::new(Field::new(name, DataType::Int16, f.is_nullable()))
     }));
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))

@@ -1,11 +1,14 @@
 //! A snapshot as a DataFusion plan.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::array::Array;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -16,6 +19,10 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr_adapter::{
+    DefaultPhysicalExprAdapterFactory, PhysicalExprAdapter, PhysicalExprAdapterFactory,
+    replace_columns_with_literals,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -86,6 +93,7 @@ impl ArchiveSnapshot {
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(Some(read))?
+            .with_expr_adapter(self.defaults()?)
             // With filters that are not applied here, a limit would lose rows.
             .with_limit(if filters.is_empty() { limit } else { None })
             .build();
@@ -106,6 +114,22 @@ impl ArchiveSnapshot {
         Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 
+    /// Returns what gives files without columns that were added later the values of these; `None`: they are NULL.
+    fn defaults(&self) -> Result<Option<Arc<dyn PhysicalExprAdapterFactory>>> {
+        let layout = self.spec.layout();
+        let mut values = HashMap::new();
+        for (index, field) in self.spec.schema.fields().iter().enumerate() {
+            let Some(one) = layout.fill(index).filter(|one| one.null_count() == 0) else {
+                continue;
+            };
+            values.extend(precision::parts(field.name(), ScalarValue::try_from_array(one, 0)?));
+        }
+        Ok(match values.is_empty() {
+            true => None,
+            false => Some(Arc::new(Defaults(Arc::new(values)))),
+        })
+    }
+
     /// Returns one file for DataFusion. It carries the entry, so that a vacuum sees that the file is held.
     fn file(&self, entry: &Arc<crate::file_entry::FileEntry>) -> PartitionedFile {
         let path = self.storage.path_of(&entry.name);
@@ -123,5 +147,31 @@ impl ArchiveSnapshot {
         let stored = precision::stored(&self.spec.schema).fields().len();
         known.column_statistics.resize_with(stored, ColumnStatistics::new_unknown);
         file.with_statistics(statistics).with_extension(Arc::clone(entry))
+    }
+}
+
+/// Gives columns the values that they have in files without them.
+#[derive(Debug)]
+struct Defaults(Arc<HashMap<String, ScalarValue>>);
+
+impl PhysicalExprAdapterFactory for Defaults {
+    fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
+        let lacks = |name: &&String| file.column_with_name(name).is_none();
+        let missing = self.0.iter().filter(|(name, _)| lacks(name));
+        let missing = missing.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let inner = DefaultPhysicalExprAdapterFactory.create(table, file)?;
+        Ok(Arc::new(WithDefaults { missing, inner }))
+    }
+}
+
+#[derive(Debug)]
+struct WithDefaults {
+    missing: HashMap<String, ScalarValue>,
+    inner: Arc<dyn PhysicalExprAdapter>,
+}
+
+impl PhysicalExprAdapter for WithDefaults {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        self.inner.rewrite(replace_columns_with_literals(expr, &self.missing)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -139,6 +139,11 @@ impl ArchiveSnapshot {
         files.filter_map(|f| ticks(f.stats.columns.get(column)?.max.as_ref()?)).max()
     }
 
+    /// Adds columns at the end. `added`: as in [`ArchiveTable::widen`](crate::ArchiveTable::widen).
+    pub fn widen(&mut self, schema: SchemaRef, added: Vec<ArrayRef>) {
+        self.spec = Arc::new(TableSpec { schema, added, ..self.spec.as_ref().clone() });
+    }
+
     /// The schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.spec.schema
@@ -206,7 +211,8 @@ pub(crate) async fn open_file(
         Ok(builder) => builder,
         Err(e) => return Err(unreadable(storage, file, &shown, e).await),
     };
-    check(spec, file, &shown, &builder)?;
+    let width = check(spec, file, &shown, &builder)?;
+    let narrow = spec.narrow(width);
     let mut groups = vec![];
     let (mut before, mut offset) = (0_u64, None);
     for (i, group) in builder.metadata().row_groups().iter().enumerate() {
@@ -218,10 +224,9 @@ pub(crate) async fn open_file(
         before = end;
     }
     let offset = usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX);
-    let rests: Vec<Option<usize>> =
-        part.projection.iter().map(|c| precision::rest_of(&spec.schema, *c)).collect();
-    let mut read: Vec<usize> = part.projection.clone();
-    read.extend(rests.iter().flatten());
+    let stored = part.projection.iter().filter(|c| **c < width);
+    let mut read: Vec<usize> = stored.clone().copied().collect();
+    read.extend(stored.filter_map(|c| precision::rest_of(&narrow, *c)));
     let mask = ProjectionMask::roots(builder.parquet_schema(), read.iter().copied());
     let provenance = builder
         .metadata()
@@ -239,18 +244,25 @@ pub(crate) async fn open_file(
     // The reader returns columns in the order of the file; this restores the requested order.
     read.sort_unstable();
     read.dedup();
-    let order = part.projection.iter().zip(rests).filter_map(move |(column, rest)| {
+    let order = part.projection.iter().map(|column| {
         let at = |c: usize| read.binary_search(&c).ok();
-        Some((at(*column)?, rest.and_then(at)))
+        match at(*column).filter(|_| *column < width) {
+            Some(whole) => Place::File(whole, precision::rest_of(&narrow, *column).and_then(at)),
+            None => Place::Nowhere(*column),
+        }
     });
-    let order: Vec<(usize, Option<usize>)> = order.collect();
+    let order: Vec<Place> = order.collect();
+    let layout = spec.layout();
     // The entry stays with the stream, so that a vacuum sees that its file is being read.
     let held = Arc::clone(file);
     let rows = rows.map(move |batch| {
         let batch = batch.map_err(|e| failure::reading(&shown, e))?;
-        let column = |(whole, rest): &(usize, Option<usize>)| match rest {
-            Some(rest) => precision::join(batch.column(*whole), batch.column(*rest)),
-            None => Ok(Arc::clone(batch.column(*whole))),
+        let column = |place: &Place| match place {
+            Place::File(whole, Some(rest)) => {
+                precision::join(batch.column(*whole), batch.column(*rest))
+            }
+            Place::File(whole, None) => Ok(Arc::clone(batch.column(*whole))),
+            Place::Nowhere(column) => layout.missing(*column, batch.num_rows()),
         };
         let columns = order.iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -260,23 +272,31 @@ pub(crate) async fn open_file(
     Ok(OpenedFile { rows: rows.boxed(), provenance })
 }
 
-/// Refuses a file that differs from its log entry.
+/// Where a column of the table is in a file.
+enum Place {
+    /// At this index among the columns that are read, and its remainder at that one.
+    File(usize, Option<usize>),
+    /// It was added to the table later, where it has this index.
+    Nowhere(usize),
+}
+
+/// Refuses a file that differs from its log entry. Returns how many columns of the table it has.
 fn check(
     spec: &TableSpec,
     file: &FileEntry,
     shown: &str,
     builder: &ParquetRecordBatchStreamBuilder<FileReader>,
-) -> Result<()> {
-    let stored = precision::stored(&spec.schema);
-    if !delta_schema::same(builder.schema(), &stored) {
+) -> Result<usize> {
+    let Some(width) = spec.width_of(builder.schema()) else {
+        let stored = precision::stored(&spec.schema);
         let how = delta_schema::difference(builder.schema(), &stored);
         return Err(damaged(shown, "its columns are not those of the table").with_detail(how));
-    }
+    };
     let rows = builder.metadata().file_metadata().num_rows();
     if u64::try_from(rows).ok() != Some(file.end - file.start) {
         return Err(damaged(shown, &format!("it has {rows} rows")));
     }
-    Ok(())
+    Ok(width)
 }
 
 /// Returns why a file cannot be opened. A truncated file looks like a store that does not respond, so its size is

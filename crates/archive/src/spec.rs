@@ -1,12 +1,16 @@
 //! The caller's description of a table, and the table's description of itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use windrow_core::Owner;
 use windrow_core::offset::Gaps;
+use windrow_core::{Layout, Owner};
+
+use crate::{delta_schema, precision};
 
 /// The description of a table: its name, its columns, and its writer.
 #[derive(Debug, Clone)]
@@ -25,6 +29,29 @@ pub struct TableSpec {
     pub owner: Option<Owner>,
     /// Rows of the sequence that were lost before they were appended: it resumes behind them.
     pub gaps: Gaps,
+    /// The values of the last columns, one each, in rows that were stored before these columns were added.
+    pub added: Vec<ArrayRef>,
+}
+
+impl TableSpec {
+    /// The columns, and the values of those that were added in rows that lack them.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(Arc::clone(&self.schema), self.added.clone())
+    }
+
+    /// Returns how many of the columns a file has, from its own schema; `None`: it is not of this table.
+    pub(crate) fn width_of(&self, file: &Schema) -> Option<usize> {
+        let least = self.layout().original();
+        (least..=self.schema.fields().len())
+            .rev()
+            .find(|width| delta_schema::same(file, &precision::stored(&self.narrow(*width))))
+    }
+
+    /// The first columns.
+    pub(crate) fn narrow(&self, width: usize) -> SchemaRef {
+        let fields: Vec<_> = self.schema.fields().iter().take(width).cloned().collect();
+        Arc::new(Schema::new_with_metadata(fields, self.schema.metadata().clone()))
+    }
 }
 
 /// The origin of the rows of one commit.

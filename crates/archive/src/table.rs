@@ -6,7 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::ObjectStoreExt;
@@ -14,7 +15,6 @@ use parking_lot::Mutex;
 use serde_json::json;
 use windrow_core::{Clock, Error, Result};
 
-use crate::failure;
 use crate::file_entry::{self, FileEntry};
 use crate::file_writer::{EncodedFile, FileWriter, conform};
 use crate::live::Live;
@@ -22,11 +22,12 @@ use crate::log::{Commit, DeltaLog};
 use crate::snapshot::ArchiveSnapshot;
 use crate::spec::{ArchiveOptions, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
+use crate::{delta_schema, failure};
 
 /// An append-only sequence of rows on an object store.
 pub struct ArchiveTable {
     pub(crate) storage: Storage,
-    pub(crate) spec: Arc<TableSpec>,
+    spec: Mutex<Arc<TableSpec>>,
     pub(crate) options: ArchiveOptions,
     pub(crate) clock: Arc<dyn Clock>,
     live: Mutex<Arc<Live>>,
@@ -47,11 +48,19 @@ pub(crate) struct Writer {
 impl std::fmt::Debug for ArchiveTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ArchiveTable")
-            .field("name", &self.spec.name)
+            .field("name", &self.spec().name)
             .field("storage", &self.storage)
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
+}
+
+/// Checks that columns can be archived.
+///
+/// # Errors
+/// When one has a type that Delta does not have.
+pub fn check_columns(schema: &Schema) -> Result<()> {
+    delta_schema::columns(schema).map(drop)
 }
 
 impl ArchiveTable {
@@ -81,7 +90,7 @@ impl ArchiveTable {
         let fingerprint = log.fingerprint();
         let table = Self {
             storage,
-            spec: Arc::new(spec),
+            spec: Mutex::new(Arc::new(spec)),
             options,
             clock,
             live: Mutex::new(Arc::new(Live::default())),
@@ -95,8 +104,20 @@ impl ArchiveTable {
     }
 
     /// The description of the table.
-    pub fn spec(&self) -> &TableSpec {
-        &self.spec
+    pub fn spec(&self) -> Arc<TableSpec> {
+        Arc::clone(&self.spec.lock())
+    }
+
+    /// Adds columns at the end. They are recorded with the next commit. `added`: the values of all columns that were ever
+    /// added, one each, in rows without them.
+    ///
+    /// # Errors
+    /// When a column has a type that cannot be archived; then nothing has changed.
+    pub fn widen(&self, schema: SchemaRef, added: Vec<ArrayRef>) -> Result<()> {
+        check_columns(&schema)?;
+        let mut spec = self.spec.lock();
+        *spec = Arc::new(TableSpec { schema, added, ..spec.as_ref().clone() });
+        Ok(())
     }
 
     /// The place of the table.
@@ -116,11 +137,7 @@ impl ArchiveTable {
 
     /// Returns a snapshot of the committed rows, for reading.
     pub fn snapshot(&self) -> ArchiveSnapshot {
-        ArchiveSnapshot {
-            storage: self.storage.clone(),
-            spec: Arc::clone(&self.spec),
-            live: self.live(),
-        }
+        ArchiveSnapshot { storage: self.storage.clone(), spec: self.spec(), live: self.live() }
     }
 
     /// The current state of the readers.
@@ -157,21 +174,21 @@ impl ArchiveTable {
     ) -> Result<ArchiveState> {
         let mut writer = self.writer.lock().await;
         self.freshen(&mut writer).await?;
-        let state = self.state();
+        let (state, spec) = (self.state(), self.spec());
         let committed = |state: &ArchiveState| state.txn_version.is_some_and(|v| v >= txn_version);
         if committed(&state) {
             return Ok(state);
         }
-        if rows_start != state.rows && rows_start != self.spec.gaps.after(state.rows) {
+        if rows_start != state.rows && rows_start != spec.gaps.after(state.rows) {
             return Err(Error::internal(format!(
                 "rows for \"{}\" begin at {rows_start}, but {} are committed",
-                self.spec.name, state.rows
+                spec.name, state.rows
             )));
         }
         let added = self.write(batches, (rows_start, txn_version), provenance).await?;
         let notes = json!({
-            "engineVersion": self.spec.engine_version,
-            "fingerprint": self.spec.fingerprint,
+            "engineVersion": spec.engine_version,
+            "fingerprint": spec.fingerprint,
             "provenance": provenance,
         });
         let commit = Commit {
@@ -194,7 +211,8 @@ impl ArchiveTable {
 
     /// The actions that add files to the log.
     pub(crate) fn adds(&self, files: &[Arc<FileEntry>], data_change: bool) -> Vec<Action> {
-        files.iter().map(|f| Action::Add(f.add(&self.spec.schema, data_change))).collect()
+        let spec = self.spec();
+        files.iter().map(|f| Action::Add(f.add(&spec.schema, data_change))).collect()
     }
 
     /// Commits, then publishes the change to readers.
@@ -214,8 +232,11 @@ impl ArchiveTable {
             .cloned()
             .collect();
         files.extend(added.iter().cloned());
-        let next = Live::new(files, txn_version, &self.spec)?;
+        let spec = self.spec();
+        let next = Live::new(files, txn_version, &spec)?;
         writer.stale = true;
+        let mut commit = commit;
+        commit.actions.extend(writer.log.widening(&spec)?);
         writer.log.commit(commit).await?;
         self.publish(writer, next);
         writer.stale = false;
@@ -247,22 +268,22 @@ impl ArchiveTable {
     pub(crate) async fn freshen_after(&self, writer: &mut Writer) {
         if let Err(e) = self.freshen(writer).await {
             // The state stays stale, so the next call tries again.
-            tracing::debug!(table = %self.spec.name, error = %e, "cannot read the log again");
+            tracing::debug!(table = %self.spec().name, error = %e, "cannot read the log again");
         }
     }
 
     /// Publishes the state of the loaded log to readers.
     async fn learn(&self, writer: &mut Writer) -> Result<()> {
-        let old = self.live();
+        let (old, spec) = (self.live(), self.spec());
         let known: HashMap<&str, &Arc<FileEntry>> =
             old.files.iter().map(|f| (f.name.as_str(), f)).collect();
-        let files = writer.log.files(&self.spec)?.into_iter().map(|f| {
+        let files = writer.log.files(&spec)?.into_iter().map(|f| {
             // The same file keeps the same value, so that its holders can be counted.
             known.get(f.name.as_str()).map_or_else(|| Arc::new(f), |f| Arc::clone(f))
         });
         let files = files.collect();
         let txn_version = writer.log.txn_version().await?;
-        let next = Live::new(files, txn_version, &self.spec)?;
+        let next = Live::new(files, txn_version, &spec)?;
         self.publish(writer, next);
         writer.stale = false;
         Ok(())
@@ -275,7 +296,7 @@ impl ArchiveTable {
         (start, txn_version): (u64, i64),
         provenance: &Provenance,
     ) -> Result<Vec<Arc<FileEntry>>> {
-        let (spec, options) = (Arc::clone(&self.spec), self.options.clone());
+        let (spec, options) = (self.spec(), self.options.clone());
         let mut files = FileWriter::new(spec, options, start, provenance.clone());
         let mut entries = vec![];
         loop {

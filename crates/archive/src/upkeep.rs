@@ -28,7 +28,7 @@ impl ArchiveTable {
         let age = i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX);
         let limit = self.clock.now_micros().saturating_sub(age);
         let kept = self.kept(&writer, limit);
-        let what = format!("vacuum \"{}\" in \"{}\"", self.spec.name, self.storage.shown());
+        let what = format!("vacuum \"{}\" in \"{}\"", self.spec().name, self.storage.shown());
         let here = self.storage.here();
         // Not the log, which may have many entries.
         let files = here.list_with_delimiter(None).await.map_err(|e| failure::store(&what, e))?;
@@ -96,11 +96,11 @@ impl ArchiveTable {
     /// When event times are to be compared and the table has none, or the commit fails.
     pub async fn drop_before(&self, event_time_ticks: i64, end_max: u64) -> Result<u64> {
         let any_time = event_time_ticks == i64::MAX;
-        if self.spec.event_time.is_none() && !any_time {
-            return Err(Error::internal(format!("\"{}\" has no event time", self.spec.name)));
+        if self.spec().event_time.is_none() && !any_time {
+            return Err(Error::internal(format!("\"{}\" has no event time", self.spec().name)));
         }
         let is_old = |file: &FileEntry| {
-            let times = self.spec.event_time.and_then(|time| file.stats.columns.get(time));
+            let times = self.spec().event_time.and_then(|time| file.stats.columns.get(time));
             let max = times.and_then(|c| ticks(c.max.as_ref()?));
             file.end <= end_max && (any_time || max.is_some_and(|max| max < event_time_ticks))
         };
@@ -117,7 +117,7 @@ impl ArchiveTable {
     /// # Errors
     /// When the commit fails.
     pub async fn drop_rows(&self, end_max: u64) -> Result<u64> {
-        if self.spec.event_time.is_some() {
+        if self.spec().event_time.is_some() {
             return Ok(0);
         }
         self.drop_before(i64::MAX, end_max).await

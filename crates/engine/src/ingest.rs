@@ -107,7 +107,7 @@ impl Session {
         let work = {
             let push = Arc::clone(&push);
             async move {
-                let decoded = decode_records(&text, format, push.physical())?;
+                let decoded = decode_records(&text, format, &push.physical())?;
                 let target = Target::by_name(&push, &decoded.rows.schema())?.in_zone(zone);
                 let rows = target.fit(&decoded.rows)?;
                 let (numbers, bad) = (Some(decoded.numbers), decoded.bad);
@@ -145,7 +145,7 @@ impl Ingest {
             let work = async move {
                 let rows: Vec<_> =
                     rows.iter().map(|rows| target.fit(rows)).collect::<Result<_>>()?;
-                let rows = concat_batches(push.physical(), &rows)?;
+                let rows = concat_batches(target.schema(), &rows)?;
                 push.check(&rows)?;
                 push.offer(&rows, stamp).await
             };

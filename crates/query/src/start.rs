@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use windrow_core::time::time_unit;
@@ -233,14 +234,15 @@ impl Ready {
 
 /// Starts queries together: each stream that they read is read once for all of them.
 pub fn launch(parts: &QueryParts, queries: Vec<Ready>) {
-    let mut scans: BTreeMap<(String, bool, String), Drafts> = BTreeMap::new();
+    let mut scans: BTreeMap<(String, usize, bool, String), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
         let shared = Arc::clone(&query.coordinator.shared);
         let places = places(&query.taps);
         for tap in query.taps {
             let place = places.get(&tap.stream.name).cloned().unwrap_or_default();
-            let key = (tap.stream.name.clone(), tap.bounded, place);
+            let width = tap.stream.schema.schema().fields().len();
+            let key = (tap.stream.name.clone(), width, tap.bounded, place);
             scans.entry(key).or_default().push((Arc::clone(&shared), tap));
         }
         coordinators.push(query.coordinator);
@@ -538,6 +540,9 @@ impl Builder<'_> {
             projection.pop();
         }
         let stream = self.streams.stream_to_read(relation.name())?;
+        // With the columns that it had when the query was planned.
+        let width = relation.schema().fields().len() - usize::from(relation.position().is_some());
+        let stream = stream.as_of(width);
         let at = Arc::new(self.tap_state(&stream.name)?);
         let bounded = self.setup.push_ends
             && stream.log().is_some()

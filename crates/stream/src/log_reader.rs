@@ -79,7 +79,7 @@ impl LogSource {
 #[async_trait]
 impl Source for LogSource {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(self.log.schema())
+        self.log.schema()
     }
 
     fn is_bounded(&self) -> bool {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use windrow_core::offset::Consecutive;
 use windrow_core::{
-    BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, RowOffsets,
+    BadRow, Clock, Error, ErrorKind, Layout, Limits, OffsetRange, PartitionId, Result, RowOffsets,
     SourceBatch,
 };
 use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
@@ -37,10 +38,8 @@ pub struct PushStream {
     pub(crate) bad_rows: Arc<BadRows>,
     /// The wall clock, with which event times in the future are detected.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The generated columns, if any; they are computed when rows enter.
-    pub(crate) columns: Option<Arc<Columns>>,
-    /// What the texts of columns must be.
-    pub(crate) texts: Texts,
+    /// The columns of rows that enter.
+    form: Mutex<Arc<Form>>,
     /// The checks that rows must satisfy.
     checks: Mutex<Arc<Checks>>,
     /// The write-ahead log, which appends durable rows to `log`; `None`: the stream is in memory only.
@@ -57,6 +56,36 @@ pub struct PushStream {
     offered: AtomicU64,
     /// Whether event times in 1970 have been logged.
     warned_1970: AtomicBool,
+}
+
+/// The columns of rows that enter a push stream.
+#[derive(Debug)]
+pub(crate) struct Form {
+    /// The generated columns, if any; they are computed when rows enter.
+    columns: Option<Arc<Columns>>,
+    /// All columns but the generated ones.
+    physical: Layout,
+    /// What the texts of columns must be.
+    pub(crate) texts: Texts,
+}
+
+impl Form {
+    /// The columns of rows that enter.
+    pub(crate) fn physical(&self) -> &Layout {
+        &self.physical
+    }
+
+    /// Returns rows with the columns that were added since they were made, and the generated ones.
+    fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let rows = match rows.num_columns() < self.physical.schema().fields().len() {
+            true => &self.physical.widened(rows)?,
+            false => rows,
+        };
+        match &self.columns {
+            Some(columns) => columns.compute_all(rows),
+            None => Ok(rows.clone()),
+        }
+    }
 }
 
 /// The outcome of pushed rows.
@@ -135,14 +164,19 @@ impl PushStream {
         columns: Option<Arc<Columns>>,
     ) -> Self {
         let offered = log.state().rows.into();
+        let physical = match &columns {
+            Some(columns) => Arc::clone(&columns.physical),
+            None => log.schema(),
+        };
+        let physical = Layout::new(physical, vec![]);
+        let form = Form { columns, physical, texts: Texts::default() };
         Self {
             name,
             log,
             intake,
             bad_rows,
             clock,
-            columns,
-            texts: Texts::default(),
+            form: Mutex::new(Arc::new(form)),
             checks: Mutex::default(),
             wal: None,
             producers: Mutex::default(),
@@ -154,9 +188,52 @@ impl PushStream {
         }
     }
 
-    /// Sets what the texts of columns must be.
-    pub fn with_texts(self, texts: Texts) -> Self {
-        Self { texts, ..self }
+    /// Sets what the texts of columns must be, and the values of the last columns, one each, in rows without them.
+    pub fn with(self, texts: Texts, added: Vec<ArrayRef>) -> Self {
+        let form = self.form();
+        let physical = Layout::new(Arc::clone(form.physical.schema()), added);
+        let form = Form { columns: form.columns.clone(), physical, texts };
+        Self { form: Mutex::new(Arc::new(form)), ..self }
+    }
+
+    /// Adds columns at the end, to all rows. `columns`: all columns; `added`: the values of all columns that were ever added, one
+    /// each, in rows without them.
+    ///
+    /// # Errors
+    /// When a column cannot be archived, or the columns before them are others (a bug). Then nothing has changed.
+    pub fn widen(&self, columns: Columns, added: Vec<ArrayRef>) -> Result<()> {
+        let layout = Layout::new(Arc::clone(&columns.schema), added.clone());
+        // Each takes rows without the new columns, and none gives one with them to a part that does not have them yet.
+        if let Some(spiller) = &self.spiller {
+            spiller.widen(&layout)?;
+        }
+        self.log.widen(&layout)?;
+        if let Some(wal) = &self.wal {
+            wal.widen(Arc::clone(&columns.schema), added.clone());
+        }
+        let physical = Layout::new(Arc::clone(&columns.physical), added);
+        let (texts, any) = (columns.texts.clone(), columns.any_generated());
+        let columns = any.then(|| Arc::new(columns));
+        *self.form.lock() = Arc::new(Form { columns, physical, texts });
+        Ok(())
+    }
+
+    /// Checks that the stream could have these columns.
+    ///
+    /// # Errors
+    /// When a column has a type that cannot be archived.
+    pub fn accepts(&self, schema: &Schema) -> Result<()> {
+        self.spiller.as_ref().map_or(Ok(()), |_| windrow_archive::check_columns(schema))
+    }
+
+    /// The columns of rows that enter now.
+    pub(crate) fn form(&self) -> Arc<Form> {
+        Arc::clone(&self.form.lock())
+    }
+
+    /// The generated columns, if there are any.
+    pub fn generated(&self) -> Option<Arc<Columns>> {
+        self.form().columns.clone()
     }
 
     /// Replaces the checks that further rows must satisfy.
@@ -179,7 +256,7 @@ impl PushStream {
         if checks.is_empty() {
             return Ok(());
         }
-        match checks.refused(&self.whole(rows)?)? {
+        match checks.refused(&self.form().whole(rows)?)? {
             None => Ok(()),
             Some(why) => Err(Error::data(format!("a row of stream \"{}\" {why}", self.name))),
         }
@@ -192,11 +269,11 @@ impl PushStream {
     }
 
     /// The columns of pushed rows: all except the generated ones.
-    pub fn physical(&self) -> &SchemaRef {
-        self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
+    pub fn physical(&self) -> SchemaRef {
+        Arc::clone(self.form().physical.schema())
     }
 
-    /// Appends rows that have the [physical](Self::physical) columns. On return they are as durable as the stream is.
+    /// Appends rows that have the [physical](Self::physical) columns, or those that there were before some were added. On return they are as durable as the stream is.
     ///
     /// # Errors
     /// When a generated column cannot be computed; when the rows cannot be written;
@@ -230,7 +307,7 @@ impl PushStream {
             let waits = Waits::Done(Verdict::Repeated);
             return Ok(Pushing { pushed, bad: vec![], first: 0, waits });
         }
-        let rows = self.whole(rows)?;
+        let rows = self.form().whole(rows)?;
         let first = self.offered.fetch_add(records.count, Ordering::Relaxed);
         let TakenIn { rows, bad, times, .. } = self.take_in(first, rows, records)?;
         let pushed = self.pushed(&rows, &bad, times);
@@ -343,7 +420,7 @@ impl PushStream {
 
     /// As [`append`](Self::append), for callers that cannot await; it does not wait for the archive.
     pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
-        self.append_whole(self.whole(rows)?)
+        self.append_whole(self.form().whole(rows)?)
     }
 
     /// Appends rows that have all columns, for callers that cannot await.
@@ -358,14 +435,6 @@ impl PushStream {
         };
         self.keep_bad(&bad);
         Ok(pushed)
-    }
-
-    /// Returns the rows with generated columns.
-    fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        match &self.columns {
-            Some(columns) => columns.compute_all(rows),
-            None => Ok(rows.clone()),
-        }
     }
 
     /// Returns the outcome to report for rows. Times in 1970 are also logged, once, because not every client shows

@@ -406,6 +406,7 @@ mod tests {
             retention: None,
             bad_rows: Arc::new(BadRows::new(10)),
             clock: Arc::new(clock.clone()),
+            older: vec![],
         })
     }
 

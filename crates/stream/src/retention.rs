@@ -220,7 +220,8 @@ impl Retention {
     /// How far the first row exceeds the retention when rows are dropped, in ticks.
     fn slack(&self) -> i64 {
         let keep = self.keep_ticks.lock().unwrap_or_default();
-        let field = self.column.and_then(|column| self.log.schema().fields().get(column));
+        let schema = self.log.schema();
+        let field = self.column.and_then(|column| schema.fields().get(column));
         let unit = field.and_then(|f| time_unit(f.data_type()));
         let second = unit.map_or(1, ticks_per_second);
         second.saturating_mul(SLACK_SECONDS).min(keep / SLACK_PART)
@@ -409,7 +410,7 @@ mod tests {
 
     fn append(log: &StreamLog, times: &[Option<i64>]) {
         let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(times.to_vec()));
-        log.append(RecordBatch::try_new(Arc::clone(log.schema()), vec![times]).unwrap()).unwrap();
+        log.append(RecordBatch::try_new(log.schema(), vec![times]).unwrap()).unwrap();
     }
 
     fn log() -> Arc<StreamLog> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
-use windrow_core::{Clock, Error, Limits, Result};
+use windrow_core::{Clock, Error, Layout, Limits, Result};
 use windrow_storage::wal::Wal;
 
 use crate::caught::unwound;
@@ -85,6 +85,11 @@ impl Spiller {
             stop: watch::Sender::new(false),
             error: Mutex::new(None),
         })
+    }
+
+    /// Adds columns to the archive, at the end.
+    pub(crate) fn widen(&self, layout: &Layout) -> Result<()> {
+        self.archive.widen(Arc::clone(layout.schema()), layout.added().to_vec())
     }
 
     /// Sets the query of a view, which fails when archiving panics.
@@ -407,6 +412,7 @@ mod tests {
             fingerprint: String::new(),
             owner: None,
             gaps: Gaps::default(),
+            added: vec![],
         };
         let archive =
             ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);

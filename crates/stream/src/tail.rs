@@ -14,8 +14,8 @@ use std::sync::Arc;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::Result;
 use windrow_core::size::bytes_of;
+use windrow_core::{Layout, Result};
 use windrow_operators::compact;
 
 use crate::memory::{Memory, TailFile};
@@ -48,6 +48,8 @@ enum Stored {
         file: Arc<TailFile>,
         at: u64,
         skip: usize,
+        /// The columns, if some were added since the batch was written.
+        layout: Option<Arc<Layout>>,
     },
 }
 
@@ -85,7 +87,10 @@ impl Piece {
     pub fn load(&self) -> Result<RecordBatch> {
         match &self.place {
             Stored::Memory(batch) => Ok(batch.clone()),
-            Stored::Disk { file, at, skip } => Ok(file.read(*at)?.slice(*skip, self.rows)),
+            Stored::Disk { file, at, skip, layout } => {
+                let rows = file.read(*at)?.slice(*skip, self.rows);
+                layout.as_ref().map_or_else(|| Ok(rows.clone()), |layout| layout.widened(&rows))
+            }
         }
     }
 
@@ -97,8 +102,9 @@ impl Piece {
         let bytes = if rows == self.rows { self.bytes } else { self.bytes / self.rows * rows };
         let place = match &self.place {
             Stored::Memory(batch) => Stored::Memory(batch.slice(gone, rows)),
-            Stored::Disk { file, at, skip } => {
-                Stored::Disk { file: Arc::clone(file), at: *at, skip: skip + gone }
+            Stored::Disk { file, at, skip, layout } => {
+                let (file, layout) = (Arc::clone(file), layout.clone());
+                Stored::Disk { file, at: *at, skip: skip + gone, layout }
             }
         };
         Some(Self { first, rows, bytes, place })
@@ -108,7 +114,7 @@ impl Piece {
 /// The tail of a log.
 #[derive(Debug)]
 pub(super) struct Tail {
-    schema: SchemaRef,
+    layout: Arc<Layout>,
     /// Ascending.
     pieces: Vec<Piece>,
     /// Rows before this offset are archived too, and are retained for readers that are about to read them.
@@ -123,7 +129,33 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(schema: SchemaRef, memory: Option<Arc<Memory>>) -> Self {
-        Self { schema, pieces: vec![], start: 0, bytes: 0, in_memory: 0, memory, file: None }
+        let layout = Arc::new(Layout::new(schema, vec![]));
+        Self { layout, pieces: vec![], start: 0, bytes: 0, in_memory: 0, memory, file: None }
+    }
+
+    /// The columns.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.layout.schema()
+    }
+
+    /// Adds columns at the end; all pieces get them.
+    ///
+    /// # Errors
+    /// When the columns before them are others (a bug).
+    pub(super) fn widen(&mut self, layout: Layout) -> Result<()> {
+        let layout = Arc::new(layout);
+        let widened = |piece: &Piece| match &piece.place {
+            Stored::Memory(batch) => Ok(Piece::new(piece.first, layout.widened(batch)?)),
+            Stored::Disk { file, at, skip, .. } => {
+                let (file, layout) = (Arc::clone(file), Some(Arc::clone(&layout)));
+                let place = Stored::Disk { file, at: *at, skip: *skip, layout };
+                Ok(Piece { place, ..piece.clone() })
+            }
+        };
+        self.pieces = self.pieces.iter().map(widened).collect::<Result<_>>()?;
+        self.layout = layout;
+        self.count();
+        Ok(())
     }
 
     pub(super) fn pieces(&self) -> &[Piece] {
@@ -151,10 +183,15 @@ impl Tail {
     /// # Errors
     /// When small batches cannot be joined, or rows cannot be spilled.
     pub(super) fn push(&mut self, first: u64, batch: RecordBatch) -> Result<()> {
+        // Columns may have been added since it was made.
+        let batch = match batch.num_columns() < self.schema().fields().len() {
+            true => self.layout.widened(&batch)?,
+            false => batch,
+        };
         // The counted bytes must be those that are held.
         let batch = if self.memory.is_some() { compact(&batch)? } else { batch };
         self.pieces.push(Piece::new(first, batch));
-        let joined = join_small(&self.schema, &mut self.pieces);
+        let joined = join_small(self.layout.schema(), &mut self.pieces);
         // Also when joining failed.
         self.count();
         joined?;
@@ -210,7 +247,7 @@ impl Tail {
         for first in (piece.first..piece.end()).step_by(DISK_ROWS) {
             let Some(part) = piece.part(first, first + DISK_ROWS as u64) else { continue };
             let at = file.append(&compact(&part.load()?)?)?;
-            let place = Stored::Disk { file: Arc::clone(&file), at, skip: 0 };
+            let place = Stored::Disk { file: Arc::clone(&file), at, skip: 0, layout: None };
             written.push(Piece { place, ..part });
         }
         Ok(written)

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::ArrayRef;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use windrow_core::{Error, Result, sql_type};
+use windrow_core::{Error, Layout, Result, sql_type};
 use windrow_sql::diagnostics::{arrow_says, did_you_mean};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{TIME_ZONE, is_text, loss};
 
+use crate::generated::Columns;
 use crate::push::PushStream;
 use crate::texts::Texts;
 
@@ -19,7 +20,7 @@ use crate::texts::Texts;
 #[derive(Debug)]
 pub struct Target {
     stream: String,
-    schema: SchemaRef,
+    columns: Layout,
     texts: Texts,
     /// Per column of the stream: the index of the query's column, or `None`.
     from: Vec<Option<usize>>,
@@ -33,17 +34,20 @@ impl Target {
     /// # Errors
     /// When the numbers of columns differ, or a column does not exist or is named twice.
     pub fn new(push: &PushStream, insert: &Insert, name: &str, given: usize) -> Result<Self> {
-        let schema = push.physical();
+        let form = push.form();
+        let schema = form.physical().schema();
         let columns = schema.fields().len();
         let mut from = vec![None; columns];
         let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };
-        if wanted != given {
+        // Without names, columns that were added later may be missing: an INSERT from before still works.
+        let may_lack = insert.columns.is_empty() && given >= form.physical().original();
+        if wanted != given && !(may_lack && given < wanted) {
             return Err(Error::sql(format!(
                 "INSERT INTO \"{name}\" expects {wanted} columns, the query has {given}"
             )));
         }
         if insert.columns.is_empty() {
-            from = (0..columns).map(Some).collect();
+            from = (0..columns).map(|at| Some(at).filter(|at| *at < given)).collect();
         }
         for (at, ident) in insert.columns.iter().enumerate() {
             let column = match ident.quote_style {
@@ -60,24 +64,27 @@ impl Target {
                 return Err(Error::sql(format!("column \"{column}\" is named twice")));
             }
         }
-        let (schema, texts) = (Arc::clone(schema), push.texts.clone());
-        Ok(Self { stream: name.to_owned(), schema, texts, from, zone: TIME_ZONE.into() })
+        let (columns, texts) = (form.physical().clone(), form.texts.clone());
+        Ok(Self { stream: name.to_owned(), columns, texts, from, zone: TIME_ZONE.into() })
     }
 
     /// Maps the columns of a query to those of a stream that has the same ones, in order.
     pub fn all(push: &PushStream) -> Self {
-        let (schema, texts) = (Arc::clone(push.physical()), push.texts.clone());
-        let from = (0..schema.fields().len()).map(Some).collect();
-        Self { stream: push.name.clone(), schema, texts, from, zone: TIME_ZONE.into() }
+        let form = push.form();
+        let (columns, texts) = (form.physical().clone(), form.texts.clone());
+        let from = (0..columns.schema().fields().len()).map(Some).collect();
+        Self { stream: push.name.clone(), columns, texts, from, zone: TIME_ZONE.into() }
     }
 
-    /// Maps columns by their exact names. Other columns of the stream become NULL.
+    /// Maps columns by their exact names. Other columns of the stream become NULL, or have the value with which they were
+    /// added.
     ///
     /// # Errors
     /// When a column does not exist in the stream, is given twice, or cannot be converted, or one that is NOT NULL is
     /// missing.
     pub fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
-        let (name, schema) = (&push.name, push.physical());
+        let (name, form) = (&push.name, push.form());
+        let schema = form.physical().schema();
         let mut from = vec![None; schema.fields().len()];
         for (at, field) in given.fields().iter().enumerate() {
             let column = field.name();
@@ -98,16 +105,42 @@ impl Target {
                 )));
             }
         }
-        for (field, from) in schema.fields().iter().zip(&from) {
-            if from.is_none() && !field.is_nullable() {
+        for (at, (field, from)) in schema.fields().iter().zip(&from).enumerate() {
+            let is_missing = from.is_none() && form.physical().fill(at).is_none();
+            if is_missing && !field.is_nullable() {
                 return Err(Error::data(format!(
                     "column \"{}\" of stream \"{name}\" is NOT NULL, and was not given",
                     field.name()
                 )));
             }
         }
-        let (schema, texts) = (Arc::clone(schema), push.texts.clone());
-        Ok(Self { stream: name.clone(), schema, texts, from, zone: TIME_ZONE.into() })
+        let (columns, texts) = (form.physical().clone(), form.texts.clone());
+        Ok(Self { stream: name.clone(), columns, texts, from, zone: TIME_ZONE.into() })
+    }
+
+    /// The columns of the rows that it makes.
+    pub fn schema(&self) -> &SchemaRef {
+        self.columns.schema()
+    }
+
+    /// Converts a value for a column of a stream, without loss: an array with one value. `columns`: those of the stream.
+    ///
+    /// # Errors
+    /// When it cannot be converted, or is too long.
+    pub fn value(
+        stream: &str,
+        columns: &Columns,
+        column: usize,
+        value: &ArrayRef,
+    ) -> Result<ArrayRef> {
+        let physical = Layout::new(Arc::clone(&columns.physical), vec![]);
+        let (stream, texts) = (stream.to_owned(), columns.texts.clone());
+        let target =
+            Self { stream, columns: physical, texts, from: vec![], zone: TIME_ZONE.into() };
+        let field = columns.physical.fields().get(column);
+        let field = field.ok_or_else(|| Error::internal("there is no such column"))?;
+        target.check_times(field, Some(value.data_type()))?;
+        target.assigned(column, field, value)
     }
 
     /// Sets the time zone of texts that name none; the default is UTC.
@@ -168,12 +201,14 @@ impl Target {
     pub fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = Vec::with_capacity(self.from.len());
-        for (index, (field, from)) in self.schema.fields().iter().zip(&self.from).enumerate() {
+        for (index, (field, from)) in
+            self.columns.schema().fields().iter().zip(&self.from).enumerate()
+        {
             let given = from.and_then(|at| rows.columns().get(at)).map(|given| given.data_type());
             self.check_times(field, given)?;
             let column = match from {
                 Some(at) => self.assigned(index, field, rows.column(*at))?,
-                None => new_null_array(field.data_type(), count),
+                None => self.columns.missing(index, count)?,
             };
             if !field.is_nullable() && column.null_count() > 0 {
                 return Err(Error::data(format!(
@@ -185,7 +220,7 @@ impl Target {
             columns.push(column);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(count));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(self.columns.schema()), columns, &options)?)
     }
 }
 
@@ -196,7 +231,8 @@ fn no_place(push: &PushStream, column: &str) -> Error {
         return Error::data(format!("column \"{column}\" of stream \"{name}\" is generated"))
             .with_hint("Omit it; the stream computes it.");
     }
-    let known = push.physical().fields().iter().map(|f| f.name().as_str());
+    let known = push.physical();
+    let known = known.fields().iter().map(|f| f.name().as_str());
     Error::data(format!("stream \"{name}\" has no column \"{column}\""))
         .with_hint(did_you_mean(column, known, "columns"))
 }

@@ -37,6 +37,7 @@ fn spec_of(schema: SchemaRef, event_time: Option<usize>) -> TableSpec {
         fingerprint: "f".into(),
         owner: None,
         gaps: Gaps::default(),
+        added: vec![],
     }
 }
 

@@ -1,7 +1,7 @@
 //! Scans: the right rows, and files that are not opened.
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::array::{AsArray, TimestampNanosecondArray};
+use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::physical_plan::filter::FilterExec;
@@ -143,4 +143,56 @@ async fn bloom_filters_rule_out_what_statistics_cannot() {
     }
     // Each text that is there is read with all rows of its file.
     assert!(read[1] * 3 < read[0] * 2, "{read:?}");
+}
+
+/// Added columns: text without a default, a number and nanoseconds with one.
+fn widened() -> (SchemaRef, Vec<ArrayRef>) {
+    let mut fields = schema().fields().to_vec();
+    let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    for (name, of) in [("x", DataType::Utf8), ("y", DataType::Int64), ("z", nanos)] {
+        fields.push(Arc::new(Field::new(name, of, true)));
+    }
+    let x: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>]));
+    let y: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let z: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![-1_234_567]));
+    (Arc::new(Schema::new(fields)), vec![x, y, z])
+}
+
+#[tokio::test]
+async fn files_without_added_columns_have_their_defaults() {
+    let storage = in_memory();
+    let table = open(&storage).await;
+    append(&table, 10, 1).await;
+    let before = table.snapshot();
+    let (schema, added) = widened();
+    table.widen(Arc::clone(&schema), added.clone()).unwrap();
+    // Rows that were made before are taken as well.
+    append(&table, 20, 2).await;
+    let spec = || TableSpec { schema: Arc::clone(&schema), added: added.clone(), ..spec() };
+    let context = SessionContext::new();
+    for merged in [false, true] {
+        if merged {
+            assert!(table.compact().await.unwrap());
+        }
+        let opened = ArchiveTable::open(storage.clone(), spec(), clock()).await.unwrap();
+        for snapshot in [table.snapshot(), opened.snapshot()] {
+            let rows = read(&snapshot, 3, &[5, 0, 4, 3]).await;
+            assert_eq!((rows.num_rows(), rows.column(3).null_count()), (17, 17));
+            assert!(rows.column(2).as_primitive::<Int64Type>().values().iter().all(|y| *y == 7));
+            let z = rows.column(0).as_primitive::<TimestampNanosecondType>().values().to_vec();
+            assert_eq!(z, [-1_234_567; 17]);
+            let filters = [col("y").eq(lit(7_i64)), col("y").eq(lit(8_i64)), col("x").is_null()];
+            let found = filters.map(|filter| find(&snapshot, filter));
+            let [seven, eight, null] = found;
+            assert_eq!((seven.await.0.len(), eight.await.0.len(), null.await.0.len()), (20, 0, 20));
+            let all = Some(vec![5, 4]);
+            let scan = snapshot.scan(&context.state(), all.as_ref(), &[], None).await.unwrap();
+            let rows = collect(scan, context.task_ctx()).await.unwrap();
+            let z = rows.iter().flat_map(|r| r.column(0).as_primitive::<TimestampNanosecondType>());
+            assert_eq!(z.collect::<Vec<_>>(), [Some(-1_234_567); 20]);
+        }
+    }
+    assert_eq!(read(&before, 0, &[0, 1, 2]).await.num_rows(), 10);
+    // Without them it is another table.
+    assert!(ArchiveTable::open(storage, super::spec(), clock()).await.is_err());
 }

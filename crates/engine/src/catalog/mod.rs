@@ -189,6 +189,23 @@ impl Catalog {
         Ok(committed)
     }
 
+    /// Replaces a stream by the same one with more columns.
+    ///
+    /// # Errors
+    /// When it was dropped.
+    pub(crate) fn widen(&self, old: &Arc<Stream>, new: Arc<Stream>) -> Result<()> {
+        let (name, relation) = (&old.name, Arc::new(new.relation(None)));
+        let mut objects = self.objects.lock();
+        match objects.get_mut(name) {
+            Some(Entry { object: Object::Stream(stream), .. }) if Arc::ptr_eq(stream, old) => {
+                *stream = new;
+            }
+            _ => return Err(dropped("stream", name)),
+        }
+        self.schema.switch(name, relation);
+        Ok(())
+    }
+
     /// Replaces the statement of an object.
     pub(crate) fn retext(&self, name: &str, text: &str) {
         let mut objects = self.objects.lock();

@@ -170,7 +170,7 @@ pub(crate) struct Definition {
     pub(crate) named_by_text: bool,
     /// The newest version of a model; 0 of other objects.
     pub(crate) version: u64,
-    /// The versions of the models that it uses, by name.
+    /// The versions of the models that it uses, and how often columns had been added to the streams that it reads, by name.
     pub(crate) models: BTreeMap<String, u64>,
 }
 

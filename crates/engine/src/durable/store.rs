@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use windrow_archive::{ArchiveOptions, ArchiveTable, Storage, TableSpec};
@@ -439,7 +440,7 @@ impl Store {
         event_time: Option<usize>,
         completion: Completion,
     ) -> Result<DurableLog> {
-        let archive = self.archive(Part::View, definition, schema, event_time).await?;
+        let archive = self.archive(Part::View, definition, (schema, vec![]), event_time).await?;
         let snapshot = archive.snapshot();
         let memory = self.memory.as_ref();
         let log = StreamLog::restored(Arc::clone(schema), snapshot, completion, memory);
@@ -452,7 +453,7 @@ impl Store {
         &self,
         part: Part,
         definition: &Definition,
-        schema: &SchemaRef,
+        (schema, added): (&SchemaRef, Vec<ArrayRef>),
         event_time: Option<usize>,
     ) -> Result<Arc<ArchiveTable>> {
         let spec = TableSpec {
@@ -463,6 +464,7 @@ impl Store {
             fingerprint: definition.sql.clone(),
             owner: Some(self.owner(definition, part)),
             gaps: definition.gaps(),
+            added,
         };
         let dir = self.folder(part).join(&definition.dir);
         if definition.parts.contains(&part)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use windrow_archive::{ArchiveTable, Provenance};
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Layout, Result};
 use windrow_storage::checkpoint::Checkpoints;
 use windrow_storage::files::io_error;
 use windrow_storage::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
@@ -30,21 +30,24 @@ impl Store {
     pub(crate) async fn open_stream(
         &self,
         definition: &Definition,
-        schema: &SchemaRef,
+        layout: &Layout,
         event_time: Option<usize>,
         durability: Durability,
     ) -> Result<(DurableLog, Arc<Wal>)> {
         let mut definition = definition.clone();
+        let schema = layout.schema();
+        let archived = || (schema, layout.added().to_vec());
         let dir = self.stream_dir(&definition).join("log");
         let mut known = Known {
             owner: Some(self.owner(&definition, Part::Stream)),
             gaps: definition.gaps(),
+            added: layout.added().to_vec(),
             ..Known::default()
         };
         if self.log_is_there(&definition, schema)? {
             self.known_of(&definition, &dir, &mut known)?;
         }
-        let mut archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
+        let mut archive = self.archive(Part::Stream, &definition, archived(), event_time).await?;
         let mut accepted = false;
         if self.accepts_lost_rows {
             let from = archive.state().rows;
@@ -53,7 +56,7 @@ impl Store {
                 accepted = true;
                 definition.lost.push(lost);
                 known.gaps = definition.gaps();
-                archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
+                archive = self.archive(Part::Stream, &definition, archived(), event_time).await?;
             }
         }
         let (snapshot, memory) = (archive.snapshot(), self.memory.as_ref());

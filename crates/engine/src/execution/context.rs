@@ -1,18 +1,21 @@
 //! The context in which a statement is executed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::plan::{PlannerNames, TIME_ZONE};
+use windrow_stream::Stream;
 
 use crate::access::{Access, Role};
 use crate::catalog::models::{ModelPins, ModelVersion};
 use crate::catalog::overlaid::OverlaidCatalogs;
-use crate::catalog::{Catalog, names_called};
+use crate::catalog::{Catalog, Object, names_called};
 use crate::durable::definitions::Definition;
 use crate::execution::executor::Executor;
 use crate::execution::file_tables::{FileTables, WithFiles};
@@ -64,6 +67,8 @@ pub(crate) struct StatementContext {
     pub(crate) file_tables: Option<Arc<FileTables>>,
     /// The versions of the models that it can call: the newest ones when it is first planned.
     pub(crate) models: Arc<OnceLock<Vec<Arc<ModelVersion>>>>,
+    /// How often columns had been added to the streams that the restored object reads, when it was created; never to others.
+    pub(crate) additions: BTreeMap<String, u64>,
 }
 
 impl std::fmt::Debug for StatementContext {
@@ -94,6 +99,7 @@ impl StatementContext {
             skipped: Arc::default(),
             file_tables: None,
             models: Arc::default(),
+            additions: BTreeMap::new(),
         }
     }
 
@@ -123,6 +129,12 @@ impl StatementContext {
         if self.restoring.as_ref().is_some_and(|definition| !definition.named_by_text) {
             state.config_mut().set_extension(Arc::new(PlannerNames));
         }
+        let older = if self.restoring.is_some() { self.older_tables() } else { FileTables::new() };
+        if !older.is_empty() {
+            let inner = Arc::clone(state.catalog_list());
+            let overlay = Arc::new(WithFiles(Arc::new(older)));
+            state.register_catalog_list(Arc::new(OverlaidCatalogs { inner, overlay }));
+        }
         if let Some(files) = &self.file_tables {
             let inner = Arc::clone(state.catalog_list());
             let overlay = Arc::new(WithFiles(Arc::clone(files)));
@@ -137,7 +149,8 @@ impl StatementContext {
         self.models.get_or_init(newest)
     }
 
-    /// Makes it call these versions of models, and the newest ones of others.
+    /// Makes it call these versions of models, and the newest ones of others, and read streams with the columns of these
+    /// versions.
     ///
     /// # Errors
     /// When a model does not exist, or a version cannot be loaded.
@@ -145,6 +158,10 @@ impl StatementContext {
         let models = self.catalog().models().into_iter();
         let mut versions: Vec<_> = models.map(|model| model.newest()).collect();
         for (name, number) in pins {
+            if let Ok(stream) = self.catalog().stream(name) {
+                self.additions.insert(stream.name.clone(), *number);
+                continue;
+            }
             let model = self.catalog().model(name)?;
             let version = model.version(*number, || self.stored_version(name, *number))?;
             versions.retain(|version| version.name != *name);
@@ -166,8 +183,52 @@ impl StatementContext {
         ModelVersion::load(name, number, &bytes)
     }
 
-    /// Returns the versions of the models that a definition uses.
+    /// Returns a stream, or the output of a materialized view as one, as the object that is restored saw it.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub(crate) fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>> {
+        let stream = self.catalog().stream_to_read(name)?;
+        Ok(self.older(&stream).map_or_else(|| Arc::clone(&stream), Arc::clone))
+    }
+
+    /// Returns a stream without the columns that were added after the creation of the object that is restored; `None`: it had
+    /// all of them.
+    fn older<'a>(&self, stream: &'a Stream) -> Option<&'a Arc<Stream>> {
+        let number = self.additions.get(&stream.name).copied().unwrap_or(0);
+        self.restoring.as_ref()?;
+        stream.older.get(usize::try_from(number).ok()?)
+    }
+
+    /// The streams that the object that is restored sees without some of their columns, as tables.
+    fn older_tables(&self) -> FileTables {
+        let streams = self.catalog().all().into_iter().filter_map(|object| match object {
+            Object::Stream(stream) => Some(stream),
+            _ => None,
+        });
+        let older = |stream: Arc<Stream>| {
+            let relation: Arc<dyn TableProvider> = Arc::new(self.older(&stream)?.relation(None));
+            Some((stream.name.clone(), relation))
+        };
+        streams.filter_map(older).collect()
+    }
+
+    /// Returns the versions of the models that a definition uses, and how often columns have been added to the streams that it
+    /// may read.
     pub(crate) fn models_called(&self, text: &str) -> ModelPins {
+        let mut versions = self.model_versions(text);
+        let lower = text.to_lowercase();
+        for object in self.catalog().all() {
+            let Object::Stream(stream) = object else { continue };
+            // Too many do no harm: they are the versions that it sees.
+            if !stream.older.is_empty() && lower.contains(&stream.name.to_lowercase()) {
+                versions.insert(stream.name.clone(), stream.older.len() as u64);
+            }
+        }
+        versions
+    }
+
+    fn model_versions(&self, text: &str) -> ModelPins {
         if self.models().is_empty() {
             return ModelPins::new();
         }

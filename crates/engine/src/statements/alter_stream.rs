@@ -58,6 +58,11 @@ impl Statement for AlterStream {
             match &self.alter.what {
                 Alteration::Set(options) => self.set(cx, &stream, options)?,
                 Alteration::Reset(keys) => self.reset(cx, &stream, keys)?,
+                Alteration::AddColumn(clause) => {
+                    if !self.add_column(cx, &stream, clause).await? {
+                        return Ok(Outcome::Done("ALTER STREAM (there is such a column)".into()));
+                    }
+                }
                 Alteration::AddCheck { check, is_valid } => {
                     self.add_check(cx, &stream, (check, *is_valid)).await?;
                 }
@@ -75,7 +80,7 @@ impl Statement for AlterStream {
 
 impl AlterStream {
     /// Adds the statement to the definition of the stream.
-    fn record(&self, cx: &StatementContext, stream: &Stream) -> Result<()> {
+    pub(super) fn record(&self, cx: &StatementContext, stream: &Stream) -> Result<()> {
         let name = &stream.name;
         let now = cx.catalog().stream(name);
         if !now.is_ok_and(|now| std::ptr::eq(now.as_ref(), stream)) {

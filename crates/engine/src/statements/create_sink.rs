@@ -200,7 +200,7 @@ impl NewSink<'_> {
             name: self.name.to_owned(),
             id: id.to_owned(),
             origin: origin.to_owned(),
-            schema: Arc::clone(view.log.schema()),
+            schema: view.log.schema(),
             changes: view.answer.as_ref().map(|answer| SinkChanges { key: answer.key() }),
         };
         let opened = open_sink(&self.options.connector, &self.options.rest, &spec, &env);
@@ -352,7 +352,7 @@ impl NewSink<'_> {
         if let Some(answer) = &view.answer {
             answer.keep_for(&object);
         }
-        let table = Rowless::of_sink(name, &view.name, Arc::clone(view.log.schema()));
+        let table = Rowless::of_sink(name, &view.name, view.log.schema());
         let table = Arc::new(table);
         let about = (masked(self.text), vec![view.name.clone()]);
         cx.catalog().add(name, Object::Sink(Arc::clone(&object)), table, (&about.0, about.1))?;

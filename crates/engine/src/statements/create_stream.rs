@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
-use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
+use windrow_core::{Error, EventTimeColumn, Layout, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
 use windrow_sql::plan::sql_type_of;
 use windrow_storage::wal::Durability;
@@ -23,6 +23,7 @@ use windrow_stream::retention::Retention;
 use windrow_stream::texts::{Limited, Texts};
 use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
+use super::add_column::{added_values, with_older};
 use super::create_stream_as::FedStream;
 use super::declared_columns::{checks, declared_columns, event_time, has_unsaid_times};
 use super::replay::replay;
@@ -79,7 +80,8 @@ impl Statement for CreateStream {
 
     fn execute<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            let create = &self.create;
+            let (whole, added) = self.with_additions(cx)?;
+            let create = &whole.create;
             let name = plain_name(&create.name)?;
             if let Some(query) = &create.query {
                 return FedStream { cx, create, text: &self.text, name: &name }.create(query).await;
@@ -89,7 +91,7 @@ impl Statement for CreateStream {
                 return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
             }
             let options = engine_options(&create.options)?;
-            let columns = self.columns(cx, &name, &options).await?;
+            let columns = whole.columns(cx, &name, &options).await?;
             if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
                 return Err(timeless(&name).with_place(place));
             }
@@ -100,11 +102,14 @@ impl Statement for CreateStream {
             let notices =
                 columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
             let definition = creation.record(Kind::Stream, &self.text)?;
-            let new = NewStream { cx, name: &name, options, definition: definition.as_ref() };
+            let definition_of = definition.as_ref();
+            let new =
+                NewStream { cx, name: &name, options, definition: definition_of, added: &added };
             let stream = new.create(columns).await;
             let complete = || creation.complete(definition.as_ref());
             let stream = stream.and_then(|stream| complete().map(|()| stream));
             let stream = Arc::new(creation.or_forget(stream)?);
+            let stream = with_older(&whole, cx, stream, added.len()).await?;
             let relation = Arc::new(stream.relation(None));
             let mut message = match stream.schema.event_time() {
                 Some(_) => "CREATE STREAM".to_owned(),
@@ -126,7 +131,7 @@ impl Statement for CreateStream {
 
 impl CreateStream {
     /// Returns the columns of the stream, and its source if it has a connector.
-    async fn columns(
+    pub(super) async fn columns(
         &self,
         cx: &StatementContext,
         name: &str,
@@ -246,6 +251,8 @@ pub(super) struct NewStream<'a> {
     pub(super) name: &'a str,
     pub(super) options: EngineOptions,
     pub(super) definition: Option<&'a Definition>,
+    /// The columns that were added since its creation: the last of its columns.
+    pub(super) added: &'a [ColumnDef],
 }
 
 impl NewStream<'_> {
@@ -285,6 +292,7 @@ impl NewStream<'_> {
             connector: self.options.connector.clone().unwrap_or_else(|| "push".to_owned()),
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
+            older: vec![],
         };
         stream.retention = self.retention(&stream)?;
         Ok(stream)
@@ -344,14 +352,18 @@ impl NewStream<'_> {
             Some(columns) => columns.texts.clone(),
             None => Texts::of_query(schema.schema()),
         };
+        let added = match &columns {
+            Some(columns) => added_values(self.cx, self.name, columns, self.added)?,
+            None => vec![],
+        };
         let generated = columns.filter(Columns::any_generated).map(Arc::new);
         let parts = &self.cx.instance.parts;
         let time = schema.event_time().map(|e| e.index);
         let intake = Intake { time, valid: i64::MIN..=i64::MAX, max_future_skew_micros };
         let (log, durable) = match (&self.cx.instance.store, self.definition, durability) {
             (Some(store), Some(definition), Some(durability)) => {
-                let (log, wal) =
-                    store.open_stream(definition, schema.schema(), time, durability).await?;
+                let layout = Layout::new(Arc::clone(schema.schema()), added.clone());
+                let (log, wal) = store.open_stream(definition, &layout, time, durability).await?;
                 let spiller = log.spiller(Arc::clone(&wal));
                 self.cx.instance.start_archiving(self.name, Arc::clone(&spiller));
                 (log.log, Some((wal, spiller)))
@@ -363,7 +375,7 @@ impl NewStream<'_> {
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(self.name.to_owned(), log, intake, bad_rows, clock, generated)
-            .with_texts(texts);
+            .with(texts, added);
         Ok(Arc::new(match durable {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
@@ -380,7 +392,7 @@ fn metadata(columns: &[ColumnDef]) -> impl Iterator<Item = (String, String)> + '
 ///
 /// # Errors
 /// When they are.
-fn no_metadata(create: &parse::CreateStream) -> Result<()> {
+pub(super) fn no_metadata(create: &parse::CreateStream) -> Result<()> {
     let Some((column, name)) = metadata(&create.columns).next() else { return Ok(()) };
     Err(Error::sql(format!("column \"{column}\" is metadata '{name}', and the stream has no messages"))
         .with_hint("Metadata is of connectors: WITH (connector = 'kafka', …). Leave it out, or declare a plain column."))
@@ -431,7 +443,7 @@ pub(super) async fn file_table(
         checks: Checks::default(),
         reads: vec![],
     };
-    let new = NewStream { cx, name: path, options, definition: None };
+    let new = NewStream { cx, name: path, options, definition: None, added: &[] };
     let stream = Arc::new(new.create(columns).await?);
     Ok(Arc::new(stream.relation(None)))
 }

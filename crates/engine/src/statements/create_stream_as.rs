@@ -163,7 +163,7 @@ impl FedStream<'_> {
         definition: Option<Definition>,
     ) -> Result<Outcome> {
         let (cx, name, rows) = (self.cx, self.name, view.name.clone());
-        let new = NewStream { cx, name, options, definition: definition.as_ref() };
+        let new = NewStream { cx, name, options, definition: definition.as_ref(), added: &[] };
         let stream: Arc<Stream> = Arc::new(new.create(columns).await?);
         view.start(cx, plan, definition.clone()).await?;
         let view = cx.catalog().materialized(&rows)?;

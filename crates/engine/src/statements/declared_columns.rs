@@ -150,7 +150,7 @@ pub(super) fn checks(
                 name
             }
         };
-        checks.push(Check { name, text: clause.expr.to_string(), condition });
+        checks.push(Check { name, text: clause.text.clone(), condition });
     }
     Ok(Checks(checks))
 }

@@ -77,7 +77,8 @@ impl Statement for Insert {
             else {
                 return Ok(found);
             };
-            let fields = push.physical().fields();
+            let physical = push.physical();
+            let fields = physical.fields();
             let column = |at: usize| match insert.columns.get(at) {
                 Some(ident) => fields.find(&ident_name(ident)).map(|(_, field)| field),
                 None => fields.get(at),

@@ -9,6 +9,7 @@
 //! Each statement defines what it requires: rights, its place in the limits of a server, parameters, columns. [`of`] is
 //! the only place that enumerates them. Shared parts are in `execution`, and materialized views in `views`.
 
+mod add_column;
 mod alter_stream;
 pub(crate) mod continuous_insert;
 mod copy;

@@ -47,7 +47,7 @@ fn open(
         false => options.of.to_lowercase(),
     };
     cx.access.need(Role::Read, &name)?;
-    let of = catalog.stream_to_read(&name)?;
+    let of = cx.stream_to_read(&name)?;
     if of.external().is_some_and(|source| !source.is_bounded()) && of.history.is_none() {
         return Err(Error::sql(format!(
             "option \"of\": stream \"{name}\" has no history, its connector never ends"

@@ -59,7 +59,7 @@ impl Statement for Subscribe {
     fn columns<'a>(&'a self, cx: &'a StatementContext) -> Answer<'a, Option<SchemaRef>> {
         Box::pin(async move {
             let view = cx.catalog().materialized(&plain_name(&self.view)?)?;
-            Ok(Some(Arc::clone(view.log.schema())))
+            Ok(Some(view.log.schema()))
         })
     }
 
@@ -91,7 +91,7 @@ impl Statement for Subscribe {
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             let following = Following::new(from, time).after_snapshot(rows);
             let to = (following.promise(), sender.clone());
-            let follow = follow(Arc::clone(view.log.schema()), snapshot, (source, request), to);
+            let follow = follow(view.log.schema(), snapshot, (source, request), to);
             let query = Arc::clone(&view.query);
             let task = cx.instance.parts.cpu.spawn(async move {
                 if let Err(error) = follow.await {
@@ -100,7 +100,7 @@ impl Statement for Subscribe {
                     drop(sender.send(Err(error)).await);
                 }
             });
-            let schema = Arc::clone(view.log.schema());
+            let schema = view.log.schema();
             let stop = Stop::Task(task);
             Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
         })

@@ -269,6 +269,7 @@ impl NewView {
             replayable: true,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
+            older: vec![],
         }))
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn late_stream(
     let [read] = reads else {
         return Err(Error::sql("LATE DATA TO needs a query that reads exactly one stream"));
     };
-    let from = cx.catalog().stream_to_read(read)?;
+    let from = cx.stream_to_read(read)?;
     let stream = if cx.catalog().exists(&name) {
         existing(&*cx.catalog().stream(&name)?, (&from, read))?
     } else {
@@ -87,6 +87,7 @@ fn create(
         retention: Some(retention),
         bad_rows: Arc::clone(&parts.bad_rows),
         clock: Arc::clone(&parts.clock),
+        older: vec![],
     });
     let relation = Arc::new(stream.relation(None));
     let text = format!("-- late rows of \"{read}\"");

@@ -1,17 +1,18 @@
 //! `ALTER STREAM` and `TRUNCATE`.
 
+use sqlparser::ast::ColumnOption;
 use sqlparser::tokenizer::Token;
 use windrow_core::{Error, Place, Result};
 
-use super::cursor::{Cursor, spanning};
-use super::ddl::{option_keys, options_of};
+use super::cursor::{Cursor, place_of, spanning};
+use super::ddl::{folded, if_not_exists, option_keys, options_of, spelled_options, supported};
 use super::errors::from_parser;
 use super::parser;
-use super::statement::{AlterStream, Alteration, CheckClause, Statement};
+use super::statement::{AddedColumn, AlterStream, Alteration, CheckClause, Statement};
 
 /// What can be altered.
-const WAYS: &str = "SET (retention = '…'), RESET (retention), ADD [CONSTRAINT name] CHECK (…) [NOT VALID], \
-                    DROP CONSTRAINT name";
+const WAYS: &str = "SET (retention = '…'), RESET (retention), ADD COLUMN name type, \
+                    ADD [CONSTRAINT name] CHECK (…) [NOT VALID], DROP CONSTRAINT name";
 
 /// What follows `ALTER STREAM`.
 pub(super) fn alter_stream(mut cursor: Cursor<'_>) -> Result<Statement> {
@@ -23,7 +24,7 @@ pub(super) fn alter_stream(mut cursor: Cursor<'_>) -> Result<Statement> {
     } else if cursor.eat(&["RESET"]) {
         Alteration::Reset(option_keys(&mut cursor)?)
     } else if cursor.eat(&["ADD"]) {
-        add(&mut cursor, at)?
+        add(&mut cursor)?
     } else if cursor.eat(&["DROP", "CONSTRAINT"]) {
         let if_exists = cursor.eat(&["IF", "EXISTS"]);
         let start = cursor.place();
@@ -31,7 +32,7 @@ pub(super) fn alter_stream(mut cursor: Cursor<'_>) -> Result<Statement> {
         let place = spanning(start, cursor.place_before());
         Alteration::DropCheck { name, if_exists, place }
     } else if cursor.sees(&["DROP"]) || cursor.sees(&["RENAME"]) || cursor.sees(&["ALTER"]) {
-        return Err(columns_stay(at));
+        return Err(stays(at));
     } else {
         let known = format!("Streams take {WAYS}.");
         return Err(cursor.expected("SET, RESET, ADD or DROP").with_hint(known));
@@ -41,7 +42,7 @@ pub(super) fn alter_stream(mut cursor: Cursor<'_>) -> Result<Statement> {
 }
 
 /// What follows `ADD`.
-fn add(cursor: &mut Cursor<'_>, at: Place) -> Result<Alteration> {
+fn add(cursor: &mut Cursor<'_>) -> Result<Alteration> {
     let start = cursor.place();
     let name = match cursor.eat(&["CONSTRAINT"]) {
         true => Some(cursor.identifier("the name of the check")?),
@@ -52,7 +53,7 @@ fn add(cursor: &mut Cursor<'_>, at: Place) -> Result<Alteration> {
             let hint = "The constraints of streams are checks: ADD CONSTRAINT name CHECK (a > 0).";
             return Err(cursor.expected("CHECK").with_hint(hint));
         }
-        return Err(columns_stay(at));
+        return column(cursor);
     }
     cursor.advance();
     let inner = cursor.parenthesized()?;
@@ -66,15 +67,53 @@ fn add(cursor: &mut Cursor<'_>, at: Place) -> Result<Alteration> {
     }
     let place = spanning(start, cursor.place_before());
     let is_valid = !cursor.eat(&["NOT", "VALID"]);
-    Ok(Alteration::AddCheck { check: Box::new(CheckClause { name, expr, place }), is_valid })
+    Ok(Alteration::AddCheck { check: Box::new(CheckClause::new(name, expr, place)?), is_valid })
 }
 
-/// The error of an alteration of columns.
-fn columns_stay(at: Place) -> Error {
-    Error::sql("the columns and the name of a stream cannot be altered").with_place(at).with_hint(format!(
-        "Create a stream with the new columns and copy the rows: CREATE STREAM t (…); INSERT INTO t SELECT …, NULL FROM s. \
-         Streams take {WAYS}."
-    ))
+/// What follows `ADD` where a column does: `[COLUMN] [IF NOT EXISTS] name type …`.
+fn column(cursor: &mut Cursor<'_>) -> Result<Alteration> {
+    let _optional = cursor.eat(&["COLUMN"]);
+    let if_not_exists = if_not_exists(cursor)?;
+    if cursor.is_end() {
+        return Err(cursor.expected("the name and the type of a column"));
+    }
+    let place = cursor.place();
+    let rest = cursor.rest();
+    let mut parser = parser(rest);
+    let mut column = parser.parse_column_def().map_err(|e| from_parser(e, rest, cursor.end()))?;
+    let after = parser.peek_token_ref();
+    if after.token != Token::EOF {
+        let message = format!("expected the end of the statement, found \"{}\"", after.token);
+        return Err(Error::sql(message)
+            .with_place(place_of(after.span))
+            .with_hint("Add one column in each statement."));
+    }
+    while !cursor.is_end() {
+        cursor.advance();
+    }
+    for option in &column.options {
+        match &option.option {
+            ColumnOption::Default(_) => {}
+            ColumnOption::Check(_) => {
+                let message = format!("the added column \"{}\" has a check", folded(&column.name));
+                return Err(Error::sql(message)
+                    .with_place(place)
+                    .with_hint("Add it in a second statement: ALTER STREAM … ADD CHECK (…)."));
+            }
+            other => supported(&column, other)?,
+        }
+    }
+    spelled_options(&mut column)?;
+    Ok(Alteration::AddColumn(Box::new(AddedColumn { column, if_not_exists, place })))
+}
+
+/// The error of other alterations of columns and names.
+fn stays(at: Place) -> Error {
+    Error::sql("the columns and the name of a stream cannot be dropped or renamed")
+        .with_place(at)
+        .with_hint(format!(
+            "A view shows fewer columns and other names: CREATE VIEW v AS SELECT a AS b FROM s. Streams take {WAYS}."
+        ))
 }
 
 /// What follows `TRUNCATE`.

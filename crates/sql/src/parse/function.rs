@@ -311,11 +311,11 @@ pub fn called(statement: &Statement) -> BTreeSet<String> {
                 called.within(&*query.query);
             }
         }
-        Statement::AlterStream(alter) => {
-            if let Alteration::AddCheck { check, .. } = &alter.what {
-                called.within(&check.expr);
-            }
-        }
+        Statement::AlterStream(alter) => match &alter.what {
+            Alteration::AddCheck { check, .. } => called.within(&check.expr),
+            Alteration::AddColumn(added) => called.within(&added.column),
+            Alteration::Set(_) | Alteration::Reset(_) | Alteration::DropCheck { .. } => {}
+        },
         Statement::CreateView(create) => called.within(&*create.query.query),
         Statement::CreateSink(create) => {
             if let SinkRows::Query(query) = &create.rows {

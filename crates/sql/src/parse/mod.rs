@@ -49,6 +49,7 @@ mod tail;
 mod tests;
 
 pub use ddl::{is_proctime, metadata};
+pub(crate) use foreign::call;
 pub use foreign::is_rewritten;
 pub use function::called;
 pub use interval::Interval;
@@ -60,10 +61,10 @@ pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    AlterStream, Alteration, CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction,
-    CreateModel, CreateSink, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows, Statement, StatementText,
-    Verify, WatermarkClause,
+    AddedColumn, AlterStream, Alteration, CheckClause, ContinuousQuery, CopyFrom, CopyOut,
+    CreateFunction, CreateModel, CreateSink, CreateStream, CreateView, Drop, DropKind, Explain,
+    Explained, Insert, OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows,
+    Statement, StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -22,14 +22,18 @@ pub fn model_of_function(function: &str) -> Option<&str> {
     function.strip_prefix(PREFIX)
 }
 
+/// Whether a call is one of `predict`.
+pub(super) fn is_predict(function: &Function) -> bool {
+    plain(&function.name)
+        .is_some_and(|name| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(PREDICT))
+}
+
 /// Rewrites `predict(m, a, b)` as a call of the function of the model.
 ///
 /// # Errors
 /// When its first argument is no name.
 pub(super) fn predict(function: &mut Function) -> Result<()> {
-    let is_called = plain(&function.name)
-        .is_some_and(|name| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(PREDICT));
-    if !is_called {
+    if !is_predict(function) {
         return Ok(());
     }
     let place = name_place(&function.name);

@@ -153,6 +153,8 @@ pub enum Alteration {
     Set(Vec<OptionItem>),
     /// `RESET (key, …)`: the options, and their places.
     Reset(Vec<(String, Place)>),
+    /// `ADD [COLUMN] [IF NOT EXISTS] name type [NOT NULL] [DEFAULT expr]`.
+    AddColumn(Box<AddedColumn>),
     /// `ADD [CONSTRAINT name] CHECK (expr) [NOT VALID]`.
     AddCheck {
         /// The check.
@@ -171,6 +173,17 @@ pub enum Alteration {
     },
 }
 
+/// A column that is added to a stream.
+#[derive(Debug, Clone)]
+pub struct AddedColumn {
+    /// The column. The value of its DEFAULT is that of the rows without it.
+    pub column: ColumnDef,
+    /// Does nothing if there is a column of this name.
+    pub if_not_exists: bool,
+    /// The place of its name.
+    pub place: Place,
+}
+
 /// `WATERMARK FOR column [AS expr]`.
 #[derive(Debug, Clone)]
 pub struct WatermarkClause {
@@ -187,8 +200,10 @@ pub struct WatermarkClause {
 pub struct CheckClause {
     /// Its name, where one is given.
     pub name: Option<Ident>,
-    /// The condition.
+    /// The condition, spelled as the engine has it.
     pub expr: Expr,
+    /// The condition as it was written.
+    pub text: String,
     /// The place of the clause.
     pub place: Place,
 }

@@ -14,13 +14,15 @@
 //!
 //! Invariant: no alias gives the same name to two columns of a SELECT that DataFusion distinguishes.
 
+mod casts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     self, AccessExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-    ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
-    TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::parse::model_of_function;
@@ -41,18 +43,35 @@ pub(super) fn text(expr: &ast::Expr, relations: impl Iterator<Item = String>) ->
 
 struct Names;
 
+impl Names {
+    /// Names the columns of the SELECTs of a query, and then tells their calls apart: the names are those of the calls as they
+    /// were written.
+    fn apart(&mut self, body: &mut SetExpr, order_by: Option<&mut OrderBy>) {
+        match body {
+            SetExpr::Select(select) => {
+                let _never_breaks = self.pre_visit_select(select);
+                casts::tell_apart(select, order_by);
+            }
+            SetExpr::SetOperation { left, right, .. } => {
+                self.apart(left, None);
+                self.apart(right, None);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl VisitorMut for Names {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let Query { body, order_by: Some(order_by), .. } = query else {
-            return ControlFlow::Continue(());
-        };
+        let Query { body, order_by, .. } = query;
+        self.apart(body, order_by.as_mut());
+        let Some(order_by) = order_by else { return ControlFlow::Continue(()) };
         if let SetExpr::Select(select) = body.as_mut()
             && select.distinct.is_some()
             && let OrderByKind::Expressions(by) = &mut order_by.kind
         {
-            let _never_breaks = self.pre_visit_select(select);
             let relations = Relations::of(&select.from);
             for by in by {
                 by_name(&mut by.expr, select, &relations);

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
@@ -35,7 +36,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::Owner;
 use windrow_core::offset::Gaps;
 use windrow_core::size::bytes_of;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, ErrorKind, Layout, Result};
 
 use crate::files::{Files, io_error};
 use producers::{Producers, Stamp};
@@ -98,6 +99,8 @@ pub struct Known {
     pub gaps: Gaps,
     /// The progress of the producers when the extent was noted.
     pub producers: Option<Producers>,
+    /// The values of the last columns, one each, in rows that were written before these columns were added.
+    pub added: Vec<ArrayRef>,
 }
 
 /// The contents of a log when it was opened.
@@ -143,13 +146,20 @@ struct Shared {
     end: AtomicU64,
     /// The progress of the producers, as far as durable.
     producers: Mutex<Producers>,
+    /// The columns.
+    layout: Mutex<Layout>,
+}
+
+impl Shared {
+    fn layout(&self) -> Layout {
+        self.layout.lock().clone()
+    }
 }
 
 /// An open log. Dropping it writes what is queued, and then ends.
 pub struct Wal {
     files: Arc<dyn Files>,
     dir: PathBuf,
-    schema: SchemaRef,
     durability: Durability,
     owner: Option<String>,
     /// The end of the log when it was last noted.
@@ -216,12 +226,12 @@ impl Wal {
             segments: Mutex::new(segments),
             end: AtomicU64::new(recovered.end),
             producers: Mutex::new(producers),
+            layout: Mutex::new(Layout::new(Arc::clone(schema), known.added.clone())),
         });
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let writer = Writer {
             files: Arc::clone(&files),
             dir: dir.to_path_buf(),
-            schema: Arc::clone(schema),
             owner: owner.clone(),
             options,
             shared: Arc::clone(&shared),
@@ -237,7 +247,6 @@ impl Wal {
         let wal = Self {
             files,
             dir: dir.to_path_buf(),
-            schema: Arc::clone(schema),
             durability: options.durability,
             owner,
             noted: Mutex::new(known.noted),
@@ -303,7 +312,7 @@ impl Wal {
     /// # Errors
     /// As [`append`](Self::append); the outcome of the rows is returned by [`Offered::answer`].
     pub async fn offer(&self, batch: RecordBatch, stamp: Option<Stamp>) -> Result<Offered> {
-        let batch = segment::with_schema(&batch, &self.schema)?;
+        let batch = self.shared.layout().widened(&batch)?;
         let kib = u32::try_from(bytes_of(&batch) / 1_024).unwrap_or(u32::MAX);
         let share = Arc::clone(&self.room)
             .acquire_many_owned(kib.clamp(1, QUEUE_KIB_MAX))
@@ -314,6 +323,11 @@ impl Wal {
         let request = Request { batch, stamp, answer, share };
         queue.send(request).await.map_err(|_| stopped(&self.dir))?;
         Ok(Offered { answered, dir: self.dir.clone() })
+    }
+
+    /// Adds columns at the end. `added`: the values of all columns that were ever added, one each, in rows without them.
+    pub fn widen(&self, schema: SchemaRef, added: Vec<ArrayRef>) {
+        *self.shared.layout.lock() = Layout::new(schema, added);
     }
 
     /// The progress of the producers, as far as durable.

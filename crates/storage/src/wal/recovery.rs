@@ -12,10 +12,11 @@
 //! is not known to have been longer; anything else that is wrong is an error and changes nothing on disk.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, ErrorKind, Layout, Result};
 
 use super::producers::Producers;
 use super::segment::{self, Beginning, Header};
@@ -101,7 +102,7 @@ pub(super) fn recover(
     }
     let mut reading = Reading {
         files,
-        schema,
+        layout: Layout::new(Arc::clone(schema), known.added.clone()),
         known,
         from,
         end: 0,
@@ -153,7 +154,7 @@ pub(super) fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
 
 struct Reading<'a> {
     files: &'a dyn Files,
-    schema: &'a SchemaRef,
+    layout: Layout,
     known: &'a Known,
     from: u64,
     /// One past the last offset that was read.
@@ -188,7 +189,7 @@ impl Reading<'_> {
             Header::Whole { owner, .. } if !self.is_owner(owner.as_deref()) => {
                 return Err(other_owner(path));
             }
-            Header::Whole { schema, producers, len, .. } if schema == **self.schema => {
+            Header::Whole { schema, producers, len, .. } if self.layout.extends(&schema) => {
                 self.producers = producers;
                 len
             }
@@ -243,7 +244,7 @@ impl Reading<'_> {
             self.end += u64::from(record.rows);
             return Ok(());
         }
-        for batch in record.batches(self.schema).map_err(|e| damaged(path, at, e.message()))? {
+        for batch in record.batches(&self.layout).map_err(|e| damaged(path, at, e.message()))? {
             let rows = batch.num_rows() as u64;
             let skip = self.from.saturating_sub(self.end).min(rows);
             if skip < rows {
@@ -266,7 +267,7 @@ impl Reading<'_> {
     ) -> Result<()> {
         let path = &segment.path;
         let owner = self.known.owner.as_ref().map(|owner| owner.id.as_str());
-        let (schema, producers) = (&**self.schema, &self.producers);
+        let (schema, producers) = (&**self.layout.schema(), &self.producers);
         let header = segment::encode_header(Beginning { schema, producers, owner })?.len();
         if !last || bytes.len() > header || self.files.writes_whole() {
             return Err(damaged(path, 0, why));

@@ -7,7 +7,8 @@
 //!                                  └─────────────── length, under the crc ────────────────┘
 //! ```
 //! Numbers are little-endian. The schema (`columns` bytes) is an Arrow IPC stream without batches, a payload is one
-//! with the batches of one group commit: it carries its own dictionaries, and reading copies into aligned memory. The
+//! with the batches of one group commit: it carries its own dictionaries and columns (which are more than those of the
+//! segment, if some were added in between), and reading copies into aligned memory. The
 //! stamps (`stamps` bytes, possibly 0) identify the batches and their producers; `producers` sums up the stamps of all
 //! earlier segments, so that those can be deleted. Both are JSON. The owner of the log is in the metadata of the
 //! schema.
@@ -15,11 +16,11 @@
 //! Invariants: one write is one record, so that only the last one can be torn; a record has rows or
 //! stamps; reading never trusts a length.
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use windrow_core::{Error, ErrorKind, Result};
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, ErrorKind, Layout, Result};
 
 use super::producers::{Producers, Stamp};
 
@@ -215,24 +216,16 @@ pub(super) fn valid_record_after(bytes: &[u8], at: usize, offset: u64) -> bool {
 }
 
 impl Record<'_> {
-    /// Decodes its batches, with the given columns.
-    pub(super) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    /// Decodes its batches, with the given columns; it may have been written before some of them were added.
+    pub(super) fn batches(&self, layout: &Layout) -> Result<Vec<RecordBatch>> {
         let stream = StreamReader::try_new(self.payload, None)?;
-        let batches: Vec<_> =
-            stream.map(|batch| with_schema(&batch?, schema)).collect::<Result<_>>()?;
+        let batches: Vec<_> = stream.map(|batch| layout.widened(&batch?)).collect::<Result<_>>()?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         if rows != self.rows as usize {
             return Err(Error::data(format!("it has {rows} rows instead of {}", self.rows)));
         }
         Ok(batches)
     }
-}
-
-/// Returns the batch with exactly this schema; an error when types or nulls do not fit.
-pub(super) fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let columns = batch.columns().to_vec();
-    Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)?)
 }
 
 fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<Vec<u8>> {

@@ -499,3 +499,39 @@ fn no_crash_loses_an_acknowledged_row() {
         }
     }
 }
+
+#[test]
+fn rows_from_before_an_added_column_have_its_default() {
+    let files = written(&[&[1, 2], &[3]], 1 << 20);
+    let mut fields = schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("c", DataType::Int64, true)));
+    let wide: SchemaRef = Arc::new(Schema::new(fields));
+    let seven: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let open = |from| {
+        let known = Known { added: vec![Arc::clone(&seven)], ..Known::default() };
+        let options: (WalOptions, Applied) = (WalOptions::default(), Box::new(|_, _| {}));
+        let shared = Arc::new(files.clone());
+        Wal::open(shared, Path::new("/w"), &wide, (from, &known), options).unwrap()
+    };
+    let values = |recovered: &Recovered| -> Vec<i64> {
+        let columns = recovered.batches.iter().map(|(_, rows)| rows.column(3).clone());
+        columns.flat_map(|c| c.as_primitive::<Int64Type>().values().to_vec()).collect()
+    };
+    // The column is added to a log in use, and a writer does not know of it yet.
+    let options: (WalOptions, Applied) = (WalOptions::default(), Box::new(|_, _| {}));
+    let (shared, known) = (Arc::new(files.clone()), Known::default());
+    let (wal, _) = Wal::open(shared, Path::new("/w"), &schema(), (0, &known), options).unwrap();
+    wal.widen(Arc::clone(&wide), vec![Arc::clone(&seven)]);
+    wal.append_blocking(batch(&[4])).unwrap();
+    let mut columns = batch(&[5]).columns().to_vec();
+    columns.push(Arc::new(Int64Array::from(vec![8])));
+    wal.append_blocking(RecordBatch::try_new(Arc::clone(&wide), columns).unwrap()).unwrap();
+    drop(wal);
+    let (wal, recovered) = open(1);
+    assert_eq!(values(&recovered), [7, 7, 7, 8]);
+    drop(wal);
+    let (_, recovered) = open(0);
+    assert_eq!(values(&recovered), [7, 7, 7, 7, 8]);
+    // Without it, it is another log.
+    assert!(self::open(&files, 0).is_err());
+}

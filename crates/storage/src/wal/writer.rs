@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use windrow_core::size::bytes_of;
@@ -55,7 +54,6 @@ pub(super) struct Request {
 pub(super) struct Writer {
     pub(super) files: Arc<dyn Files>,
     pub(super) dir: PathBuf,
-    pub(super) schema: SchemaRef,
     /// The owner of the log.
     pub(super) owner: Option<String>,
     pub(super) options: WalOptions,
@@ -201,8 +199,11 @@ impl Writer {
         if stamps.is_empty() && group.iter().all(|r| r.batch.num_rows() == 0) {
             return Ok(());
         }
-        let batches = group.iter().map(|r| &r.batch);
-        let record = segment::encode_record(&self.schema, first, batches, stamps)?;
+        let layout = self.shared.layout();
+        // Columns may have been added since they were queued.
+        let batches: Vec<_> =
+            group.iter().map(|r| layout.widened(&r.batch)).collect::<Result<_>>()?;
+        let record = segment::encode_record(layout.schema(), first, batches.iter(), stamps)?;
         self.settle()?;
         let len = self.active.len + record.len() as u64;
         let full = len > self.options.segment_bytes_max
@@ -269,7 +270,8 @@ impl Writer {
         let lazily = self.files.writes_whole();
         let producers = self.shared.producers.lock().clone();
         let owner = self.owner.as_deref();
-        let begin = Beginning { schema: &self.schema, producers: &producers, owner };
+        let layout = self.shared.layout();
+        let begin = Beginning { schema: layout.schema(), producers: &producers, owner };
         match create_segment(&*self.files, &self.dir, begin, first, lazily) {
             Ok(active) => {
                 let path = active.path.clone();

@@ -18,7 +18,7 @@
 //! This file has the operations of the writer, `reading` those of readers; `archiving` moves rows to the archive, and
 //! `archival` determines which.
 //!
-//! Invariants: offsets are row numbers and tile, except for gaps; an appended row never moves or changes; the boundary
+//! Invariants: offsets are row numbers and tile, except for gaps; an appended row never moves or changes, but columns may be added to all rows; the boundary
 //! `start` moves only together with the archive's snapshot, under one lock, so each row is read once; the watermark
 //! never moves back; nothing is appended after `end`.
 
@@ -34,7 +34,7 @@ use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
-use windrow_core::{Behind, Clock, Error, Limits, Result, Watermark};
+use windrow_core::{Behind, Clock, Error, Layout, Limits, Result, Watermark};
 
 use self::archival::{Archival, InMemory};
 pub use self::archival::{Completion, Frontier};
@@ -58,7 +58,6 @@ pub struct LogEnd {
 /// An append-only table with offsets: an archive, and a tail of rows that are not archived yet.
 #[derive(Debug)]
 pub struct StreamLog {
-    schema: SchemaRef,
     /// The condition under which rows are complete; `None`: the log is not archived.
     completion: Option<Completion>,
     inner: Mutex<Inner>,
@@ -158,7 +157,7 @@ impl StreamLog {
             archive,
             archival,
             start,
-            tail: Tail::new(Arc::clone(&schema), memory.cloned()),
+            tail: Tail::new(schema, memory.cloned()),
             rows: start,
             watermark,
             behind: BTreeMap::new(),
@@ -168,7 +167,7 @@ impl StreamLog {
             failed: None,
         };
         let (inner, changed) = (Mutex::new(inner), watch::Sender::new(()));
-        Arc::new(Self { schema, completion, inner, changed, followers: Arc::default() })
+        Arc::new(Self { completion, inner, changed, followers: Arc::default() })
     }
 
     /// The condition under which rows are complete; `None`: the log is not archived.
@@ -181,9 +180,22 @@ impl StreamLog {
         self.completion.is_some_and(Completion::is_unordered)
     }
 
-    /// The columns.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+    /// The columns. Those of a stream can become more; then the others keep their places.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(self.inner.lock().tail.schema())
+    }
+
+    /// Adds columns at the end. All rows get them, also those that are being written without them.
+    ///
+    /// # Errors
+    /// When the columns before them are others (a bug).
+    pub(crate) fn widen(&self, layout: &Layout) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.tail.widen(layout.clone())?;
+        if let Some(archive) = &mut inner.archive {
+            archive.widen(Arc::clone(layout.schema()), layout.added().to_vec());
+        }
+        Ok(())
     }
 
     /// Appends rows; returns their first offset.

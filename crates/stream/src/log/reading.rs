@@ -2,6 +2,9 @@
 //!
 //! Invariant: rows and boundaries that belong together are read under one lock; disks are read outside of it.
 
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use tokio::sync::watch;
@@ -17,6 +20,8 @@ const READ_ROWS: usize = 8_192;
 /// All rows at one moment: those of the archive, then those of the tail.
 #[derive(Debug)]
 pub struct Contents {
+    /// The columns.
+    pub(crate) schema: SchemaRef,
     /// The offset of the first row; the archive may have older ones.
     pub(crate) first: u64,
     /// The archive, if there is one.
@@ -93,6 +98,7 @@ impl StreamLog {
         let from = first.max(inner.start);
         let tail = inner.tail.pieces().iter().filter_map(|piece| piece.part(from, u64::MAX));
         Contents {
+            schema: Arc::clone(inner.tail.schema()),
             first,
             archive: inner.archive.clone().filter(|_| inner.start > first),
             tail: tail.collect(),

@@ -50,6 +50,8 @@ pub struct Stream {
     pub bad_rows: Arc<BadRows>,
     /// The clock by which its partitions are idle.
     pub clock: Arc<dyn Clock>,
+    /// The stream before each addition of columns, oldest first: objects that were created then read it as it was.
+    pub older: Vec<Arc<Self>>,
 }
 
 /// When a partition is idle by the clock, and what its watermark does then.
@@ -119,6 +121,36 @@ impl Stream {
         }
     }
 
+    /// Returns the stream as it was when it had this number of columns: as an object sees it that was created then.
+    pub fn as_of(self: &Arc<Self>, columns: usize) -> Arc<Self> {
+        let had = |stream: &&Arc<Self>| stream.schema.schema().fields().len() == columns;
+        Arc::clone(self.older.iter().rev().find(had).unwrap_or(self))
+    }
+
+    /// Returns the same stream with columns added at the end. `source`: the connector that reads them, if it has one.
+    pub fn widened(
+        self: &Arc<Self>,
+        schema: StreamSchema,
+        source: Option<Arc<dyn Source>>,
+    ) -> Self {
+        let older = self.older.iter().chain([self]).map(Arc::clone).collect();
+        Self {
+            name: self.name.clone(),
+            schema,
+            feed: source.map_or_else(|| self.feed.clone(), Feed::Source),
+            history: self.history.clone(),
+            when_idle: self.when_idle,
+            max_future_skew_micros: self.max_future_skew_micros,
+            connector: self.connector.clone(),
+            replayable: self.replayable,
+            checks: self.checks.clone(),
+            retention: self.retention.clone(),
+            bad_rows: Arc::clone(&self.bad_rows),
+            clock: Arc::clone(&self.clock),
+            older,
+        }
+    }
+
     /// Returns the stream as the planner sees it. `event_times`: those of a view, from its plan.
     pub fn relation(self: &Arc<Self>, event_times: Option<Vec<EventTime>>) -> StreamRelation {
         let event_times = event_times.unwrap_or_else(|| {
@@ -134,8 +166,14 @@ impl Stream {
     /// Returns the rows of the stream at the time of a scan, without some, as a table.
     pub fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
         match &self.feed {
-            Feed::Push(push) => Arc::new(Table(LogContents::new(Arc::clone(&push.log), left_out))),
-            Feed::View(log) => Arc::new(Table(LogContents::new(Arc::clone(log), left_out))),
+            Feed::Push(push) => {
+                let (log, schema) = (Arc::clone(&push.log), Arc::clone(self.schema.schema()));
+                Arc::new(Table(LogContents::new(log, schema, left_out)))
+            }
+            Feed::View(log) => {
+                let schema = Arc::clone(self.schema.schema());
+                Arc::new(Table(LogContents::new(Arc::clone(log), schema, left_out)))
+            }
             Feed::Source(source) => match &self.history {
                 // Single rows are identified by the partitions of the source, which the history does not have.
                 Some(history) if left_out.is_empty() => {

@@ -117,7 +117,7 @@ impl SinkPump {
         if row != self.record.committed {
             return Err(Error::internal(format!("row {row} was refused before others were sent")));
         }
-        let none = RecordBatch::new_empty(Arc::clone(self.object.rows.log.schema()));
+        let none = RecordBatch::new_empty(self.object.rows.log.schema());
         self.record.writing = None;
         self.sink.write(&none, OffsetRange::try_new(row, row + 1)?).await?;
         self.written = row + 1;

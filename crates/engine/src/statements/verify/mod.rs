@@ -78,7 +78,7 @@ impl Statement for VerifyView {
             let mut notes = Notes::default();
             let plan = recomputation(cx, &view, &seen, &mut notes)?;
             let schema = match &view.answer {
-                Some(answer) => answer.schema(),
+                Some(answer) => Arc::clone(answer.schema()),
                 None => view.log.schema(),
             };
             let mut stored = range.of_batches(&seen.rows.batches().await?)?;
@@ -87,7 +87,7 @@ impl Statement for VerifyView {
             };
             let mut recomputed = vec![];
             while let Some(batch) = result.try_next().await? {
-                recomputed.extend(range.of_batches(&[with_schema(&batch, schema)?])?);
+                recomputed.extend(range.of_batches(&[with_schema(&batch, &schema)?])?);
             }
             // Last: rows that retention has dropped until now are reported.
             if let Some(dropped) = dropped_rows(catalog, &view)? {
@@ -96,7 +96,7 @@ impl Statement for VerifyView {
                 stored = range.of_batches(&stored)?;
                 recomputed = range.of_batches(&recomputed)?;
             }
-            let compared = compare(schema, &stored, &recomputed, range)?;
+            let compared = compare(&schema, &stored, &recomputed, range)?;
             answer(&view, range, &seen, &notes, compared).await
         })
     }

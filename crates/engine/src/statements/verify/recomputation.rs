@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
@@ -115,7 +116,7 @@ fn without(
     let mut contents = BTreeMap::new();
     for (name, rows) in left_out {
         let stream = catalog.stream_to_read(name)?;
-        contents.insert(name.as_str(), stream.contents(rows.clone()));
+        contents.insert(name.as_str(), (stream, rows));
     }
     let mut scans: BTreeMap<String, usize> = BTreeMap::new();
     let plan = plan
@@ -127,10 +128,13 @@ fn without(
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             };
             *scans.entry(relation.name().to_owned()).or_default() += 1;
-            let Some(rows) = contents.get(relation.name()) else {
+            let Some((stream, rows)) = contents.get(relation.name()) else {
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             };
-            let relation = relation.with_contents(Arc::clone(rows));
+            // With the columns that it had when the view was planned.
+            let hidden = usize::from(relation.position().is_some());
+            let stream = stream.as_of(relation.schema().fields().len() - hidden);
+            let relation = relation.with_contents(stream.contents((*rows).clone()));
             let source = provider_as_source(Arc::new(relation));
             Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
         })

@@ -27,21 +27,25 @@ const ORDERED_ROWS: u64 = 65_536;
 #[derive(Debug)]
 pub(crate) struct LogContents {
     log: Arc<StreamLog>,
+    /// The columns that are read: the first ones of the log.
+    schema: SchemaRef,
     left_out: LeftOut,
     /// The history of a connector, which catches up before the log is read.
     history: Option<Arc<History>>,
 }
 
 impl LogContents {
-    pub(crate) fn new(log: Arc<StreamLog>, left_out: LeftOut) -> Self {
-        Self { log, left_out, history: None }
+    /// `schema`: the first columns of the log, or all.
+    pub(crate) fn new(log: Arc<StreamLog>, schema: SchemaRef, left_out: LeftOut) -> Self {
+        Self { log, schema, left_out, history: None }
     }
 
     /// Returns the history of a connector, with the rows that the connector has now.
     pub(crate) fn of_history(history: &Arc<History>) -> Self {
         let history = Arc::clone(history);
         let log = Arc::clone(&history.push.log);
-        Self { log, left_out: LeftOut::default(), history: Some(history) }
+        let schema = log.schema();
+        Self { log, schema, left_out: LeftOut::default(), history: Some(history) }
     }
 
     /// Plans a scan of the rows with offsets in `range` (without bounds: all) that are not left out, in order.
@@ -119,7 +123,7 @@ impl PartitionStream for LogPart {
 #[async_trait]
 impl Contents for LogContents {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(self.log.schema())
+        Arc::clone(&self.schema)
     }
 
     async fn scan(&self, call: ScanCall<'_>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -138,6 +142,9 @@ impl Contents for LogContents {
             return self.scan_in_order(projection, call.batch_rows_max(), (None, None));
         }
         let contents = self.log.contents();
+        // The log may have more columns by now.
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let projection = Some(projection.unwrap_or(&all));
         let batch_rows = call.batch_rows_max();
         let tail: Arc<dyn ExecutionPlan> = match (contents.tail_in_memory(), contents.tail_first())
         {
@@ -152,7 +159,11 @@ impl Contents for LogContents {
                     _ => call.partitions(),
                 };
                 let partitions = spread(in_memory.unwrap_or_default(), count);
-                MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?
+                MemorySourceConfig::try_new_exec(
+                    &partitions,
+                    Arc::clone(&contents.schema),
+                    projection.cloned(),
+                )?
             }
         };
         let Some(archive) = contents.archive else { return Ok(tail) };
