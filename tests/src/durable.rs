@@ -3,6 +3,7 @@
 
 mod altered;
 mod damage;
+mod keyed;
 mod lost;
 mod reference;
 mod retention;
@@ -19,7 +20,7 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 25] = [
+pub(crate) const ANYWHERE: [(&str, Test); 26] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
@@ -45,6 +46,7 @@ pub(crate) const ANYWHERE: [(&str, Test); 25] = [
     ("truncated rows do not come back, and views keep theirs", altered::truncated),
     ("TRUNCATE and kill -9: all rows or none", altered::killed),
     ("what was altered stays so", altered::altered),
+    ("changes of rows and kill -9: each as a whole, in order", keyed::killed),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

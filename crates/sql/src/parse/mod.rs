@@ -17,6 +17,7 @@ mod alter;
 mod asof;
 mod buckets;
 mod canonical;
+mod changed;
 mod clause;
 mod command;
 mod copy;
@@ -47,6 +48,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use changed::ChangeRows;
 pub use ddl::{is_proctime, metadata};
 pub use foreign::is_rewritten;
 pub use function::called;
@@ -61,8 +63,8 @@ pub use spans::{Piece, Span, spans};
 pub use statement::{
     AlterStream, Alteration, CheckClause, ContinuousQuery, CopyFrom, CopyOut, CreateFunction,
     CreateModel, CreateSink, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows, Statement, StatementText,
-    Verify, WatermarkClause,
+    KeyClause, OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows, Statement,
+    StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 
