@@ -35,7 +35,7 @@ pub(super) fn killed() -> Result<(), Failed> {
         if !running.until(1, "INSERT 0 2")? {
             return Err(failed(&running.finish()?, "it ends before its time"));
         }
-        running.steps_more(round as usize * 5 % 17)?;
+        running.steps_more(round as usize * 3 % 8)?;
         running.kill()?.no_bug()?;
         let sum = format!("SELECT count(*), coalesce(sum(n), 0) FROM u WHERE id >= {}", 2 * round);
         let found = home.tables("WAIT FOR w;", &[&sum, "VERIFY VIEW w"])?;

@@ -26,7 +26,7 @@ use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 use super::create_stream_as::FedStream;
 use super::declared_columns::{checks, declared_columns, event_time, has_unsaid_times};
-use super::keyed_stream::{key, with_key};
+use super::keyed_stream::{key, options_of_connector, with_key};
 use super::replay::replay;
 use super::stream_options::{
     EngineOptions, durability, engine_options, intake_of_connector, no_options, no_push_options,
@@ -174,6 +174,7 @@ impl CreateStream {
         };
         let (columns, key) = match (columns, key) {
             (Some(columns), Some(key)) => {
+                let key = (key, options.connector.is_some());
                 let (columns, key) = with_key(&cx.state(), columns, key)?;
                 (Some(columns), Some(key))
             }
@@ -237,7 +238,7 @@ impl CreateStream {
             metadata: metadata(&create.columns).collect(),
         };
         let placed = |e: Error| at_option(e, &create.options);
-        let opened = open_source(connector, &options.rest, declared, &env).await;
+        let opened = open_source(connector, &options_of_connector(options), declared, &env).await;
         let mut source = opened.map_err(placed)?;
         let Some(columns) = columns else { return Ok(source) };
         if !columns.texts.is_empty() {

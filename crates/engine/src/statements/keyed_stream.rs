@@ -10,6 +10,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::lit;
+use windrow_connectors::deletes_column;
 use windrow_core::{Error, Place, Result, sql_type};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{CreateStream, KeyClause};
@@ -22,6 +23,8 @@ use crate::names::ident_name;
 
 /// The value of the option `changes`.
 const UPSERT: &str = "upsert";
+/// The format of records that are changes.
+const DEBEZIUM: &str = "debezium-json";
 
 /// Returns the key of a stream that is to be created, and the place of its clause; `None`: its rows are append-only.
 ///
@@ -42,9 +45,17 @@ pub(super) fn key<'a>(
         let hint = "Known: 'upsert' (a row replaces the one with its primary key).";
         return Err(Error::config(message).with_place(*place).with_hint(hint));
     }
+    let is_debezium = is_debezium(options);
     let key = match (&create.key, &options.changes) {
+        (None, None) if is_debezium => {
+            let message = format!("stream \"{name}\" reads changes of rows and has no primary key");
+            let hint =
+                "Declare the columns, and what identifies a row: (id BIGINT, …, PRIMARY KEY (id)).";
+            return Err(Error::sql(message).with_hint(hint));
+        }
         (None, None) => return Ok(None),
         (Some(key), Some(_)) => key,
+        (Some(key), None) if is_debezium => key,
         (None, Some((_, place))) => {
             let message = format!("stream \"{name}\" takes changes and has no primary key");
             return refused(message, *place, "Declare what identifies a row: PRIMARY KEY (id).");
@@ -57,10 +68,24 @@ pub(super) fn key<'a>(
         }
     };
     if let Some(connector) = &options.connector {
-        let message =
-            format!("stream \"{name}\" has a primary key and the connector \"{connector}\"");
-        let hint = "Leave the connector out; INSERT, UPDATE and DELETE change its rows. Rows of a connector are append-only.";
-        return refused(message, key.place, hint);
+        if !is_debezium {
+            let message = format!(
+                "stream \"{name}\" has a primary key, and the rows of connector \"{connector}\" are append-only"
+            );
+            let hint = "Leave the connector out, and INSERT, UPDATE and DELETE rows; or read changes: format = 'debezium-json'.";
+            return refused(message, key.place, hint);
+        }
+        if create.columns.is_empty() {
+            let message =
+                format!("stream \"{name}\" reads changes of rows and declares no columns");
+            return refused(message, key.place, "Declare them: (id BIGINT PRIMARY KEY, …).");
+        }
+        if let Some(check) = create.checks.first() {
+            let message =
+                "changes of rows are not checked: a delete that fails would leave its row";
+            let hint = "Remove the check; a view with WHERE leaves rows out.";
+            return refused(message.to_owned(), check.place, hint);
+        }
     }
     if let Some(mark) = &create.watermark {
         let message = format!("stream \"{name}\" has a primary key and a watermark");
@@ -76,14 +101,32 @@ pub(super) fn key<'a>(
     Ok(Some(key))
 }
 
-/// Returns the columns of the log of a stream with a key, and the indexes of those of the key.
+/// Whether the records of a connector are changes of rows as Debezium writes them.
+pub(super) fn is_debezium(options: &EngineOptions) -> bool {
+    let format = options.of_connector("format").unwrap_or_default();
+    options.connector.is_some() && format.trim().eq_ignore_ascii_case(DEBEZIUM)
+}
+
+/// The options of a connector, for which changes are JSON: the column that says whether a row is deleted makes envelopes of
+/// its records.
+pub(super) fn options_of_connector(options: &EngineOptions) -> Vec<(String, String)> {
+    let is_debezium = is_debezium(options);
+    let given = options.rest.iter().map(|(key, value)| match key.as_str() {
+        "format" if is_debezium => (key.clone(), "json".to_owned()),
+        _ => (key.clone(), value.clone()),
+    });
+    given.collect()
+}
+
+/// Returns the columns of the log of a stream with a key, and the indexes of those of the key. `reads`: its changes are read
+/// from a connector.
 ///
 /// # Errors
 /// When a column cannot be in a key or in such a stream.
 pub(super) fn with_key(
     state: &SessionState,
     columns: Columns,
-    key: &KeyClause,
+    (key, reads): (&KeyClause, bool),
 ) -> Result<(Columns, Vec<usize>)> {
     let refused =
         |message: String, hint: &str| Error::sql(message).with_place(key.place).with_hint(hint);
@@ -121,11 +164,27 @@ pub(super) fn with_key(
     let names: Vec<String> = key.columns.iter().map(ident_name).collect();
     let schema = required(&columns.schema, &names);
     let mut all = schema.fields().to_vec();
-    all.push(Arc::new(Field::new(DELETED_COLUMN, DataType::Boolean, false)));
-    let physical = required(&columns.physical, &names);
-    let of = DFSchema::try_from(Arc::clone(&physical)).map_err(from_datafusion)?;
+    let mut physical = required(&columns.physical, &names);
     let mut kinds = columns.columns;
-    kinds.push(Column::Generated(physical_expression(state, lit(false), &of)?));
+    if reads {
+        let promised = |field: &&Arc<Field>| !field.is_nullable() && !names.contains(field.name());
+        if let Some(field) = physical.fields().iter().find(promised) {
+            let message = format!(
+                "column \"{}\" is NOT NULL, and a delete may have the key alone",
+                field.name()
+            );
+            return Err(refused(message, "Leave NOT NULL out; columns of the key have it."));
+        }
+        let field = Arc::new(deletes_column(DELETED_COLUMN));
+        let stored = physical.fields().iter().cloned().chain([Arc::clone(&field)]);
+        physical = Arc::new(Schema::new(stored.collect::<Vec<_>>()));
+        all.push(field);
+        kinds.push(Column::Physical(physical.fields().len() - 1));
+    } else {
+        all.push(Arc::new(Field::new(DELETED_COLUMN, DataType::Boolean, false)));
+        let of = DFSchema::try_from(Arc::clone(&physical)).map_err(from_datafusion)?;
+        kinds.push(Column::Generated(physical_expression(state, lit(false), &of)?));
+    }
     let schema = Arc::new(Schema::new(all));
     Ok((Columns { schema, physical, columns: kinds, texts: columns.texts }, indexes))
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Column, Result, TableReference};
+use datafusion::common::{Column, DataFusionError, Result, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
@@ -66,7 +66,8 @@ fn current_rows(
     key: &[usize],
 ) -> Result<LogicalPlan> {
     let max_by = state.aggregate_functions().get("max_by");
-    let max_by = max_by.ok_or_else(|| super::shape::refused(Error::internal("no max_by")))?;
+    let missing = || DataFusionError::External(Box::new(Error::internal("there is no max_by")));
+    let max_by = max_by.ok_or_else(missing)?;
     let table = TableReference::bare(changes.name().to_owned());
     let column = |name: &str| Expr::Column(Column::new(Some(table.clone()), name));
     let last = |name: &str| {
@@ -81,7 +82,8 @@ fn current_rows(
         match of_key(&at) {
             true => {
                 keys.push(column(name));
-                columns.push(column(name).alias((*name).to_owned()));
+                // Without an alias: the optimizer mixes up a name with and without a qualifier.
+                columns.push(column(name));
             }
             false => {
                 values.push(last(name));

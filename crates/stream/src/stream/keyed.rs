@@ -1,7 +1,8 @@
 //! How the changes of a stream with a primary key are read: with their positions, which decide which row of a key is the
 //! current one.
 //!
-//! Rows of the same key are in one partition, so positions within the partition compare.
+//! Rows of the same key are in one partition, so positions within the partition compare: a log has one, and so has a file;
+//! messages with a key are all in the same partition of their topic.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::error::Result as EngineResult;
 use datafusion::physical_plan::ExecutionPlan;
-use windrow_core::{Reader, Result, ScanRequest, Source, SourceBatch, Split};
+use windrow_core::{Error, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::plan::SEQUENCE_COLUMN;
 
 use crate::altered::Alteration;
@@ -28,7 +29,10 @@ pub fn with_sequence(log: &SchemaRef) -> SchemaRef {
 
 /// Adds the positions of rows as a last column.
 #[derive(Debug)]
-pub(crate) struct Sequenced;
+pub(crate) struct Sequenced {
+    /// Whether the rows of a key may be in any partition of the source, so that there must be only one.
+    pub(crate) one_partition: bool,
+}
 
 #[async_trait]
 impl Alteration for Sequenced {
@@ -42,6 +46,11 @@ impl Alteration for Sequenced {
         split: &Split,
         scan: &ScanRequest,
     ) -> Result<Box<dyn Reader>> {
+        if self.one_partition && split.partition != PartitionId(0) {
+            let message = "the changes are in several files, whose order is not known";
+            let hint = "Add files = 'in_order' where it is that of their names, or name one file.";
+            return Err(Error::data(message).with_hint(hint));
+        }
         let stored = source.schema().fields().len();
         let projection: Vec<usize> =
             scan.projection.iter().copied().filter(|column| *column < stored).collect();

@@ -85,7 +85,10 @@ impl Stream {
     pub fn source(&self, bounded: bool, read_by: ReadBy, from: Option<u64>) -> Arc<dyn Source> {
         let source = self.own_source(bounded, read_by, from);
         match &self.key {
-            Some(_) => Arc::new(Altered::new(source, Sequenced)),
+            Some(_) => {
+                let one_partition = self.connector.eq_ignore_ascii_case("file");
+                Arc::new(Altered::new(source, Sequenced { one_partition }))
+            }
             None => source,
         }
     }
