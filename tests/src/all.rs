@@ -29,6 +29,7 @@ mod idle;
 mod kafka;
 mod kafka_formats;
 mod kept_insert;
+mod keyed;
 mod live;
 mod memory;
 mod messages;
@@ -89,6 +90,7 @@ fn main() {
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
+    trials.extend(keyed::trials());
     trials.extend(brokers::trials());
     trials.extend(kafka::trials());
     trials.extend(kafka_formats::trials());

@@ -3,6 +3,7 @@
 
 mod altered;
 mod damage;
+mod keyed;
 mod lost;
 mod reference;
 mod retention;
@@ -19,7 +20,7 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 27] = [
+pub(crate) const ANYWHERE: [(&str, Test); 28] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
@@ -47,6 +48,7 @@ pub(crate) const ANYWHERE: [(&str, Test); 27] = [
     ("what was altered stays so", altered::altered),
     ("added columns are there again, and not where they were not", altered::widened),
     ("ADD COLUMN and kill -9: for all rows or none", altered::widened_and_killed),
+    ("changes of rows and kill -9: each as a whole, in order", keyed::killed),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

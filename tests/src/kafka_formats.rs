@@ -15,11 +15,48 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("kafka/a schema registry that is away is waited for", away),
         trial("kafka/avro with one schema", one_schema),
         trial("kafka/protobuf by a descriptor", protobuf),
+        trial("kafka/changes of Debezium are the current rows", debezium),
     ]
 }
 
 fn contains(found: &str, wanted: &str) -> Result<(), Failed> {
     if found.contains(wanted) { Ok(()) } else { Err(format!("{wanted} is not in {found}").into()) }
+}
+
+fn debezium() -> Result<(), Failed> {
+    let mut broker = Broker::with("t", 2)?;
+    broker.produce(
+        "t",
+        0,
+        &json!([
+            r#"{"op": "r", "before": null, "after": {"id": 1, "n": 1}}"#,
+            r#"{"schema": {}, "payload": {"op": "u", "before": null, "after": {"id": 1, "n": 5}}}"#,
+            "nothing"
+        ]),
+    )?;
+    let deleted = r#"{"op": "d", "before": {"id": 2}, "after": null}"#;
+    broker.produce(
+        "t",
+        1,
+        &json!([
+            r#"{"op": "c", "after": {"id": 2, "n": 2}}"#,
+            deleted,
+            null,
+            r#"{"op": "c", "after": {"id": 3, "n": 3}}"#
+        ]),
+    )?;
+    let talk = talk()?;
+    let options = broker.options("t", "format = 'debezium-json'");
+    talk.ask(&format!("CREATE STREAM s (id BIGINT PRIMARY KEY, n BIGINT) WITH ({options})"))?;
+    same(&talk.rows("SELECT id, n FROM s ORDER BY id")?, &[&["1", "5"], &["3", "3"]])?;
+    let bad = talk.rows("SELECT \"offset\" FROM windrow.bad_rows")?;
+    same(&bad, &[&["2"]])?;
+    talk.ask("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS rows, sum(n) AS total FROM s EMIT CHANGES")?;
+    poll(&talk, "SELECT total FROM v WHERE rows = 2", "8")?;
+    broker.produce("t", 0, &json!([r#"{"op": "d", "before": {"id": 1, "n": 5}}"#]))?;
+    broker.produce("t", 1, &json!([r#"{"op": "u", "after": {"id": 3, "n": 40}}"#]))?;
+    poll(&talk, "SELECT total FROM v WHERE rows = 1", "40")?;
+    same(&talk.rows("SELECT id, n FROM s")?, &[&["3", "40"]])
 }
 
 fn registry() -> Result<(), Failed> {

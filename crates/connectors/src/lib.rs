@@ -33,6 +33,7 @@ pub mod webhook;
 pub use env::{ConnectorEnv, Declared, SinkChanges, SinkSpec};
 pub use file::Files;
 pub use formats::body::{RecordFormat, Records, decode_records};
+pub use formats::json::debezium::deletes_column;
 pub use options::{OptionDoc, StreamOptions, is_secret};
 pub use registry::{known_connectors, open_source, options_of};
 pub use sinks::{known_sinks, open_sink, row_json, shown_value, sink_options_of};

@@ -13,6 +13,7 @@ use arrow::datatypes::{
 use arrow::record_batch::RecordBatch;
 use windrow_core::time::{ticks_per_second, ticks_to_micros, time_unit};
 use windrow_core::{BadRow, Behind, Error, Result, RowOffsets, SourceBatch};
+use windrow_sql::plan::DELETED_COLUMN;
 
 /// The checks on one stream's event times.
 #[derive(Debug, Clone)]
@@ -138,8 +139,12 @@ impl Intake {
     }
 }
 
-/// Renders one row as a line of JSON. An error when a column has a type without a JSON form.
+/// Renders one row as a line of JSON, without hidden columns. An error when a column has a type without a JSON form.
 pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
+    let schema = rows.schema();
+    let shown = schema.fields().iter().enumerate();
+    let shown = shown.filter(|(_, field)| field.name() != DELETED_COLUMN).map(|(at, _)| at);
+    let rows = rows.project(&shown.collect::<Vec<_>>())?;
     let mut line = Vec::new();
     let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);
     writer.write(&rows.slice(row, 1))?;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 use windrow_core::offset::Consecutive;
 use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Layout, Limits, OffsetRange, PartitionId, Result, RowOffsets,
     SourceBatch,
 };
+use windrow_sql::plan::DELETED_COLUMN;
 use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
 use windrow_storage::wal::{Appended, Offered, Wal};
 
@@ -56,6 +58,8 @@ pub struct PushStream {
     offered: AtomicU64,
     /// Whether event times in 1970 have been logged.
     warned_1970: AtomicBool,
+    /// Lets a writer that changes rows be alone, where rows have a primary key: others wait until it is done.
+    changing: Option<RwLock<()>>,
 }
 
 /// The columns of rows that enter a push stream.
@@ -153,6 +157,40 @@ impl Pushed {
         "all event times lie in 1970; numbers are read in the unit of the column";
 }
 
+/// A writer of a stream with a primary key that is alone.
+#[derive(Debug)]
+pub struct Changing<'a> {
+    push: &'a PushStream,
+    _alone: RwLockWriteGuard<'a, ()>,
+}
+
+impl Changing<'_> {
+    /// Replaces the rows with the keys of these rows, which have the [physical](PushStream::physical) columns and satisfy
+    /// the checks, or deletes them. On return that is as durable as the stream is. A caller that stops waiting may not know
+    /// whether it happens; it never happens to some of the rows.
+    ///
+    /// # Errors
+    /// As [`PushStream::append`].
+    pub async fn put(self, rows: &RecordBatch, deletes: bool) -> Result<()> {
+        let push = self.push;
+        let mut whole = push.whole(rows)?;
+        if deletes {
+            let (schema, mut columns) = (whole.schema(), whole.columns().to_vec());
+            let at = schema.index_of(DELETED_COLUMN)?;
+            if let Some(column) = columns.get_mut(at) {
+                *column = Arc::new(BooleanArray::from(vec![true; rows.num_rows()]));
+            }
+            whole = RecordBatch::try_new(schema, columns)?;
+        }
+        push.offered.fetch_add(whole.num_rows() as u64, Ordering::Relaxed);
+        push.wait_for_room().await?;
+        match &push.wal {
+            Some(wal) => wal.append(whole).await.map(drop),
+            None => push.log.append(whole).map(drop),
+        }
+    }
+}
+
 impl PushStream {
     /// Returns a stream over a log in memory. `columns`: all columns, where some are generated.
     pub fn new(
@@ -185,6 +223,7 @@ impl PushStream {
             archive_wait: Duration::ZERO,
             offered,
             warned_1970: AtomicBool::new(false),
+            changing: None,
         }
     }
 
@@ -234,6 +273,11 @@ impl PushStream {
     /// The generated columns, if there are any.
     pub fn generated(&self) -> Option<Arc<Columns>> {
         self.form().columns.clone()
+    }
+
+    /// Makes it a log of changes: [`changed_by`](Self::changed_by) changes its rows.
+    pub fn with_changes(self) -> Self {
+        Self { changing: Some(RwLock::new(())), ..self }
     }
 
     /// Replaces the checks that further rows must satisfy.
@@ -308,6 +352,11 @@ impl PushStream {
             return Ok(Pushing { pushed, bad: vec![], first: 0, waits });
         }
         let rows = self.form().whole(rows)?;
+        // Until the rows are queued. A change that begins then sees them.
+        let _queued_before_changes = match &self.changing {
+            Some(changing) => Some(changing.read().await),
+            None => None,
+        };
         let first = self.offered.fetch_add(records.count, Ordering::Relaxed);
         let TakenIn { rows, bad, times, .. } = self.take_in(first, rows, records)?;
         let pushed = self.pushed(&rows, &bad, times);
@@ -340,6 +389,22 @@ impl PushStream {
         }
         self.keep_bad(&bad);
         Ok(pushed)
+    }
+
+    /// Lets the caller change rows that it reads, alone: until the result is dropped, nothing else is appended, and the
+    /// log has all rows that were appended before.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); Internal when the stream has no primary key.
+    pub async fn changed_by(&self) -> Result<Changing<'_>> {
+        let changing = self.changing.as_ref();
+        let changing = changing.ok_or_else(|| Error::internal("a change of append-only rows"))?;
+        let alone = changing.write().await;
+        if let Some(wal) = &self.wal {
+            // It comes after all rows that are queued.
+            wal.append(RecordBatch::new_empty(Arc::clone(self.log.schema()))).await?;
+        }
+        Ok(Changing { push: self, _alone: alone })
     }
 
     /// Appends rows that were read from a source and have all columns, none of which is bad.
@@ -420,6 +485,8 @@ impl PushStream {
 
     /// As [`append`](Self::append), for callers that cannot await; it does not wait for the archive.
     pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
+        let alone = |changing| futures::executor::block_on(tokio::task::unconstrained(changing));
+        let _before_changes = self.changing.as_ref().map(|changing| alone(changing.read()));
         self.append_whole(self.form().whole(rows)?)
     }
 

@@ -396,6 +396,7 @@ mod tests {
         Arc::new(Stream {
             name: "s".into(),
             schema: StreamSchema::try_new(schema, event_time).unwrap(),
+            key: None,
             feed: Feed::View(log),
             history: None,
             when_idle: None,

@@ -19,10 +19,11 @@ use crate::{ConnectorEnv, Declared};
 /// `format` of a stream of messages.
 pub(crate) const FORMAT: OptionDoc = option(
     "format",
-    "'json' | 'csv' | 'avro' | 'protobuf' | 'raw' | 'bytes'",
+    "'json' | 'csv' | 'avro' | 'protobuf' | 'raw' | 'bytes' | 'debezium-json'",
     "json",
     "How the values of messages are written, each one row: a JSON object, a record of CSV without header, a record of \
-     Avro, a message of Protobuf, UTF-8 text in one VARCHAR column, bytes in one BYTEA column.",
+     Avro, a message of Protobuf, UTF-8 text in one VARCHAR column, bytes in one BYTEA column. 'debezium-json' are changes \
+     of rows, for a stream with a primary key.",
 );
 
 /// The parsed options of values.

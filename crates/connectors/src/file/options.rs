@@ -21,9 +21,10 @@ pub const OPTIONS: &[OptionDoc] = &[
     ),
     option(
         "format",
-        "'json' | 'csv' | 'parquet' | 'avro'",
+        "'json' | 'csv' | 'parquet' | 'avro' | 'debezium-json'",
         "by the file's name",
-        "How rows are written; JSON is one object per line, Avro an object container file.",
+        "How rows are written; JSON is one object per line, Avro an object container file. 'debezium-json' are changes of \
+         rows, for a stream with a primary key.",
     ),
     option(
         "compression",

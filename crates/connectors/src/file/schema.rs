@@ -222,6 +222,10 @@ impl FileSource {
             JsonDecoder::check_types(&self.schema, &self.rules).map_err(Error::config)?;
         }
         let Some(first) = found.first() else { return Ok(vec![]) };
+        if self.format == Format::Json && JsonDecoder::has_envelopes(&self.schema) {
+            // The columns are not those of the records.
+            return Ok(vec![]);
+        }
         let first = self.text_file(first, 0, None)?;
         let is_json = matches!(first.format, TextFormat::Json);
         if let TextFormat::Csv(dialect) = &first.format {

@@ -5,6 +5,7 @@
 //! and lists in a VARCHAR column become their text, as in the line.
 
 mod columns;
+pub(crate) mod debezium;
 pub(crate) mod tokens;
 
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ pub(crate) struct JsonDecoder {
     wanted: SchemaRef,
     rules: NumberRules,
     keys: Keys,
+    /// The column that says whether a row is deleted, where records are [envelopes](debezium).
+    deletes: Option<usize>,
 }
 
 impl JsonDecoder {
@@ -38,7 +41,13 @@ impl JsonDecoder {
         rules: NumberRules,
     ) -> Self {
         let keys = Keys::new(&declared);
-        Self { unit, declared, projection, wanted, rules, keys }
+        let deletes = debezium::deletes(&declared);
+        Self { unit, declared, projection, wanted, rules, keys, deletes }
+    }
+
+    /// Whether records with these columns are envelopes of rows.
+    pub(crate) fn has_envelopes(declared: &Schema) -> bool {
+        debezium::deletes(declared).is_some()
     }
 
     /// Checks that JSON can hold these types.
@@ -66,6 +75,8 @@ impl Decode for JsonDecoder {
     fn looks(&self, record: &[u8]) -> Looks {
         match record.trim_ascii() {
             [] => Looks::Blank,
+            // A tombstone follows a delete.
+            b"null" if self.deletes.is_some() => Looks::Blank,
             [b'{', .., b'}'] => Looks::Whole,
             _ => Looks::Odd,
         }
@@ -86,10 +97,12 @@ impl Decode for JsonDecoder {
         }
         let mut values = vec![Value::Null; fields.len()];
         let mut seen = 0;
-        for line in records(text, self.unit.separator()) {
+        let has_envelopes = self.deletes.is_some();
+        let lines = records(text, self.unit.separator());
+        for line in lines.filter(|line| !has_envelopes || line.trim_ascii() != "null") {
             seen += 1;
             values.fill(Value::Null);
-            self.keys.read(line, &mut values)?;
+            read(&mut self.keys, self.deletes, line, &mut values)?;
             for ((column, value), field) in columns.iter_mut().zip(&values).zip(fields) {
                 column.take(*value).map_err(of(field))?;
             }
@@ -124,7 +137,8 @@ impl Decode for JsonDecoder {
             format!("the {} is not valid UTF-8 at its byte {}", self.unit.name(), e.valid_up_to())
         })?;
         let mut values = vec![Value::Null; self.declared.fields().len()];
-        self.keys.read(text, &mut values).map_err(|why| why_not_json(self.unit, text, why))?;
+        read(&mut self.keys, self.deletes, text, &mut values)
+            .map_err(|why| why_not_json(self.unit, text, why))?;
         // The bad column may be one that is not wanted: it is reported here.
         let mut found = vec![];
         for (index, (field, value)) in self.declared.fields().iter().zip(values).enumerate() {
@@ -146,6 +160,22 @@ impl Decode for JsonDecoder {
         }
         Ok(found)
     }
+}
+
+/// Places the values of a record in their columns; `deletes`: the record is an envelope.
+fn read<'a>(
+    keys: &mut Keys,
+    deletes: Option<usize>,
+    record: &'a str,
+    values: &mut [Value<'a>],
+) -> Result<(), Wrong> {
+    let Some(deletes) = deletes else { return keys.read(record, values) };
+    let (row, is_deleted) = debezium::opened(record)?;
+    keys.read(row, values)?;
+    if let Some(slot) = values.get_mut(deletes) {
+        *slot = if is_deleted { Value::True } else { Value::False };
+    }
+    Ok(())
 }
 
 /// Whether values of this type may turn out not to fit only after all are taken.
@@ -229,6 +259,7 @@ impl Keys {
 fn why_not_json(unit: Unit, record: &str, why: Wrong) -> String {
     let name = unit.name();
     match serde_json::from_str::<serde::de::IgnoredAny>(record) {
+        Ok(_) if debezium::is_about_changes(why) => why.to_owned(),
         Ok(_) => format!("the {name} is not valid JSON: {why}"),
         Err(e) => {
             let text = e.to_string();

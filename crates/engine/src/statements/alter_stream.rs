@@ -17,6 +17,7 @@ use windrow_stream::push::PushStream;
 use windrow_stream::stream::table::LeftOut;
 
 use super::declared_columns::checks;
+use super::keyed_stream::append_only;
 use super::stream_options::engine_options;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
@@ -55,6 +56,7 @@ impl Statement for AlterStream {
             }
             let _one_at_a_time = cx.instance.altering.lock().await;
             let stream = cx.catalog().stream(&name)?;
+            append_only(&stream, "ALTER STREAM", "CREATE OR REPLACE STREAM {} creates it anew.")?;
             match &self.alter.what {
                 Alteration::Set(options) => self.set(cx, &stream, options)?,
                 Alteration::Reset(keys) => self.reset(cx, &stream, keys)?,

@@ -8,7 +8,7 @@ use sqlparser::ast::ColumnDef;
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::{Error, EventTimeColumn, Layout, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
-use windrow_sql::plan::sql_type_of;
+use windrow_sql::plan::{KeyedTable, sql_type_of};
 use windrow_storage::wal::Durability;
 use windrow_stream::altered::Altered;
 use windrow_stream::bad::OnBad;
@@ -20,12 +20,14 @@ use windrow_stream::log::StreamLog;
 use windrow_stream::places::Places;
 use windrow_stream::push::PushStream;
 use windrow_stream::retention::Retention;
+use windrow_stream::stream::keyed::with_sequence;
 use windrow_stream::texts::{Limited, Texts};
 use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 use super::add_column::{added_values, with_older};
 use super::create_stream_as::FedStream;
 use super::declared_columns::{checks, declared_columns, event_time, has_unsaid_times};
+use super::keyed_stream::{key, options_of_connector, with_key};
 use super::replay::replay;
 use super::stream_options::{
     EngineOptions, durability, engine_options, intake_of_connector, no_options, no_push_options,
@@ -55,6 +57,8 @@ pub(super) struct StreamColumns {
     /// `None`: rows come by INSERT.
     pub(super) source: Option<Arc<dyn Source>>,
     pub(super) columns: Option<Columns>,
+    /// The columns that identify a row, where its rows replace each other.
+    pub(super) key: Option<Vec<usize>>,
     /// The checks that its rows must satisfy.
     pub(super) checks: Checks,
     /// The stream or view that it replays.
@@ -110,14 +114,20 @@ impl Statement for CreateStream {
             let stream = stream.and_then(|stream| complete().map(|()| stream));
             let stream = Arc::new(creation.or_forget(stream)?);
             let stream = with_older(&whole, cx, stream, added.len()).await?;
-            let relation = Arc::new(stream.relation(None));
+            let relation: Arc<dyn TableProvider> = match &stream.key {
+                Some(key) => {
+                    Arc::new(KeyedTable::try_new(&cx.state(), stream.relation(None), key)?)
+                }
+                None => Arc::new(stream.relation(None)),
+            };
             let mut message = match stream.schema.event_time() {
+                _ if stream.key.is_some() => "CREATE STREAM".to_owned(),
                 Some(_) => "CREATE STREAM".to_owned(),
                 None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
             };
             if create.columns.is_empty() {
                 message.push_str("\ncolumns: ");
-                message.push_str(&listed(stream.schema.schema()));
+                message.push_str(&listed(&relation.schema()));
             }
             for notice in notices {
                 message.push_str("\nnotice: ");
@@ -141,6 +151,7 @@ impl CreateStream {
         if options.connector.is_none() || options.is_replay() {
             no_metadata(create)?;
         }
+        let key = key(create, options, name)?;
         if options.is_replay() {
             no_push_options(options)?;
             no_retention(options)?;
@@ -158,13 +169,21 @@ impl CreateStream {
             let source: Arc<dyn Source> = Arc::new(source);
             let (source, columns, reads) = (Some(source), None, vec![of]);
             let checks = Checks::default();
-            return Ok(StreamColumns { schema, source, columns, checks, reads });
+            return Ok(StreamColumns { schema, source, columns, key: None, checks, reads });
         }
         let columns = match create.columns.as_slice() {
             [] => None,
             columns => {
                 Some(declared_columns(&cx.state(), columns, &cx.instance.parts.clock).await?)
             }
+        };
+        let (columns, key) = match (columns, key) {
+            (Some(columns), Some(key)) => {
+                let key = (key, options.connector.is_some());
+                let (columns, key) = with_key(&cx.state(), columns, key)?;
+                (Some(columns), Some(key))
+            }
+            (columns, _) => (columns, None),
         };
         let intake = columns.as_ref().and_then(Columns::intake);
         let (mut source, schema) = match &options.connector {
@@ -198,7 +217,7 @@ impl CreateStream {
                 Some(clause) => e.with_place(clause.place),
                 None => e,
             })?;
-        Ok(StreamColumns { schema, source, columns, checks, reads: vec![] })
+        Ok(StreamColumns { schema, source, columns, key, checks, reads: vec![] })
     }
 
     /// Opens the source of a connector.
@@ -224,7 +243,7 @@ impl CreateStream {
             metadata: metadata(&create.columns).collect(),
         };
         let placed = |e: Error| at_option(e, &create.options);
-        let opened = open_source(connector, &options.rest, declared, &env).await;
+        let opened = open_source(connector, &options_of_connector(options), declared, &env).await;
         let mut source = opened.map_err(placed)?;
         let Some(columns) = columns else { return Ok(source) };
         if !columns.texts.is_empty() {
@@ -259,7 +278,7 @@ impl NewStream<'_> {
     /// Creates the stream with its log and its history, and starts its retention.
     pub(super) async fn create(self, columns: StreamColumns) -> Result<Stream> {
         let parts = &self.cx.instance.parts;
-        let StreamColumns { schema, source, columns, checks, .. } = columns;
+        let StreamColumns { schema, source, columns, key, checks, .. } = columns;
         let when_idle = when_idle(self.name, &self.options, schema.event_time().is_some())?;
         let (feed, history, replayable) = match source {
             Some(source) => {
@@ -272,16 +291,22 @@ impl NewStream<'_> {
             }
             None => {
                 let skew = self.options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
-                let push =
-                    self.push_stream(&schema, columns, skew, durability(&self.options)?).await?;
+                let durability = durability(&self.options)?;
+                let push = self.push_stream((&schema, key.is_some()), columns, skew, durability);
+                let push = push.await?;
                 push.check_by(checks.clone());
                 let replayable = push.wal.is_some();
                 (Feed::Push(push), None, replayable)
             }
         };
+        let schema = match &key {
+            Some(_) => StreamSchema::try_new(with_sequence(schema.schema()), None)?,
+            None => schema,
+        };
         let mut stream = Stream {
             name: self.name.to_owned(),
             schema,
+            key,
             feed,
             history,
             replayable,
@@ -329,7 +354,7 @@ impl NewStream<'_> {
         let default = (!source.is_bounded()).then_some(MAX_FUTURE_SKEW_MICROS);
         let skew = self.options.max_future_skew_micros.or(default);
         // The source has the rows too: those that a power failure takes are read again.
-        let push = self.push_stream(schema, None, skew, Some(Durability::Os)).await?;
+        let push = self.push_stream((schema, false), None, skew, Some(Durability::Os)).await?;
         let parts = &self.cx.instance.parts;
         let places = match (&self.cx.instance.store, self.definition) {
             (Some(store), Some(definition)) => store.open_places(definition)?,
@@ -340,10 +365,10 @@ impl NewStream<'_> {
         Ok(History::begin(push, source, places, by, &parts.cpu))
     }
 
-    /// Creates a push stream, in memory or in the data directory.
+    /// Creates a push stream, in memory or in the data directory. `changes`: its rows replace each other.
     async fn push_stream(
         &self,
-        schema: &StreamSchema,
+        (schema, changes): (&StreamSchema, bool),
         columns: Option<Columns>,
         max_future_skew_micros: Option<i64>,
         durability: Option<Durability>,
@@ -376,6 +401,7 @@ impl NewStream<'_> {
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(self.name.to_owned(), log, intake, bad_rows, clock, generated)
             .with(texts, added);
+        let push = if changes { push.with_changes() } else { push };
         Ok(Arc::new(match durable {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
@@ -440,6 +466,7 @@ pub(super) async fn file_table(
         schema,
         source: Some(source),
         columns: None,
+        key: None,
         checks: Checks::default(),
         reads: vec![],
     };

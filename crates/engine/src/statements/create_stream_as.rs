@@ -22,6 +22,7 @@ use windrow_stream::target::Target;
 use super::continuous_insert::check_archive;
 use super::create_stream::{NewStream, StreamColumns};
 use super::declared_columns::{checks, event_time};
+use super::keyed_stream::key;
 use super::stream_options::{EngineOptions, engine_options, no_options};
 use crate::catalog::{Catalog, Object, exists, read_by, streams_read};
 use crate::durable::definitions::{Definition, Kind};
@@ -125,6 +126,12 @@ impl FedStream<'_> {
             ))
             .with_hint(format!("Write them in the query: SELECT CAST(… AS type) AS {column}.")));
         }
+        if let Some(key) = key(self.create, &options, self.name)? {
+            let name = self.name;
+            return Err(Error::sql(format!("stream \"{name}\" has a query and a primary key"))
+                .with_place(key.place)
+                .with_hint("Updating results are the rows of a materialized view: CREATE MATERIALIZED VIEW … EMIT CHANGES."));
+        }
         no_options(&options, self.name)?;
         Ok(options)
     }
@@ -152,7 +159,7 @@ impl FedStream<'_> {
             Some(clause) => e.with_place(clause.place),
             None => e,
         })?;
-        Ok(StreamColumns { schema, source: None, columns: None, checks, reads: vec![] })
+        Ok(StreamColumns { schema, source: None, columns: None, key: None, checks, reads: vec![] })
     }
 
     /// Creates stream and view, and starts the pump between them.

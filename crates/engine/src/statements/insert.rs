@@ -31,7 +31,7 @@ use crate::names::{ident_name, plain_name};
 use crate::views::late_rows::late_stream;
 
 /// Maximum number of rows of an INSERT that is written as one record of the log.
-const ATOMIC_ROWS_MAX: usize = 1 << 20;
+pub(super) const ATOMIC_ROWS_MAX: usize = 1 << 20;
 
 /// `INSERT INTO target query`.
 #[derive(Debug)]
@@ -287,7 +287,7 @@ fn concatenated(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
 }
 
 /// Returns the number of the parameter that an expression is; `None`: it is another expression.
-fn placeholder(expr: &Expr) -> Option<usize> {
+pub(super) fn placeholder(expr: &Expr) -> Option<usize> {
     let Expr::Value(value) = expr else { return None };
     let Value::Placeholder(text) = &value.value else { return None };
     text.strip_prefix('$')?.parse().ok()

@@ -11,6 +11,7 @@
 
 mod add_column;
 mod alter_stream;
+mod change_rows;
 pub(crate) mod continuous_insert;
 mod copy;
 mod create_function;
@@ -27,6 +28,7 @@ mod file_relations;
 mod function_descriptions;
 mod function_names;
 pub(crate) mod insert;
+mod keyed_stream;
 mod pause_sink;
 mod reference_tables;
 mod replay;
@@ -212,9 +214,12 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         parse::Statement::CopyFrom(copy) => Box::new(copy::CopyFrom { copy: *copy, text }),
         // The client formats the rows.
         parse::Statement::CopyOut(copy) => Box::new(select::Select { query: copy.query }),
-        parse::Statement::DataFusion(statement) => {
-            Box::new(standard::Standard { statement: *statement, text })
-        }
+        parse::Statement::DataFusion(statement) => match parse::ChangeRows::of(&statement) {
+            Some(change) => {
+                Box::new(change_rows::ChangeRows { change, statement: *statement, text })
+            }
+            None => Box::new(standard::Standard { statement: *statement, text }),
+        },
     }
 }
 

@@ -13,6 +13,7 @@ use windrow_stream::replay::ReplaySource;
 
 use super::create_stream::at_option;
 use super::declared_columns::event_time;
+use super::keyed_stream::append_only;
 use crate::access::Role;
 use crate::execution::context::StatementContext;
 
@@ -48,6 +49,7 @@ fn open(
     };
     cx.access.need(Role::Read, &name)?;
     let of = cx.stream_to_read(&name)?;
+    append_only(&of, "a replay", "Leave it out: a query over {} begins with its first change.")?;
     if of.external().is_some_and(|source| !source.is_bounded()) && of.history.is_none() {
         return Err(Error::sql(format!(
             "option \"of\": stream \"{name}\" has no history, its connector never ends"

@@ -12,8 +12,15 @@ use super::replay::REPLAY;
 use crate::execution::options::{duration, retention};
 
 /// The options of the engine.
-const STREAM_OPTIONS: &[&str] =
-    &["connector", "durability", "idle_timeout", "max_future_skew", "retention", "when_idle"];
+const STREAM_OPTIONS: &[&str] = &[
+    "changes",
+    "connector",
+    "durability",
+    "idle_timeout",
+    "max_future_skew",
+    "retention",
+    "when_idle",
+];
 
 /// Options by which ksqlDB reads a topic.
 const KSQL_OPTIONS: &[&str] = &[
@@ -40,6 +47,8 @@ pub(super) struct EngineOptions {
     pub(super) idle_by_clock: Option<(bool, Place)>,
     pub(super) max_future_skew_micros: Option<i64>,
     pub(super) durability: Option<String>,
+    /// Which changes its rows are (`changes`).
+    pub(super) changes: Option<(String, Place)>,
     /// Maximum age of a row, relative to the newest row.
     pub(super) retention: Option<(Duration, Place)>,
     /// The options of the connector.
@@ -65,6 +74,7 @@ pub(super) fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
     let mut found = EngineOptions::default();
     for OptionItem { key, value, place } in options {
         match key.as_str() {
+            "changes" => found.changes = Some((value.to_lowercase(), *place)),
             "connector" => found.connector = Some(value.clone()),
             "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
             "when_idle" => found.idle_by_clock = Some((by_clock(value, *place)?, *place)),

@@ -13,6 +13,7 @@ use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_stream::Stream;
 
+use super::keyed_stream::append_only;
 use super::reference_tables::Change;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
@@ -103,6 +104,11 @@ impl Truncate {
 
 /// Refuses a stream whose rows are not Windrow's to remove.
 fn accepts_truncate(stream: &Stream) -> Result<()> {
+    append_only(
+        stream,
+        "TRUNCATE",
+        "DELETE FROM {} deletes all rows, also for the queries over it.",
+    )?;
     if stream.push().is_some() && stream.retention.is_some() {
         return Ok(());
     }

@@ -260,6 +260,7 @@ impl NewView {
             name: self.name.clone(),
             retention: retention.transpose()?,
             schema,
+            key: None,
             feed: Feed::View(Arc::clone(log.0)),
             history: None,
             when_idle: None,

@@ -77,6 +77,7 @@ fn create(
     let stream = Arc::new(Stream {
         name: name.to_owned(),
         schema,
+        key: None,
         feed: Feed::Push(Arc::clone(&push)),
         history: None,
         when_idle: None,

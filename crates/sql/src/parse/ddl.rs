@@ -6,7 +6,7 @@ use sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, DataType, Expr, FunctionArguments, GeneratedAs,
     Ident, Spanned, TimezoneInfo, visit_expressions,
 };
-use sqlparser::parser::Parser;
+use sqlparser::parser::{IsOptional, Parser};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
@@ -16,7 +16,7 @@ use super::errors::from_parser;
 use super::interval::interval;
 use super::predict::is_predict;
 use super::statement::{
-    CheckClause, CreateStream, CreateView, OptionItem, Statement, WatermarkClause,
+    CheckClause, CreateStream, CreateView, KeyClause, OptionItem, Statement, WatermarkClause,
 };
 use super::tail::{self, Tail};
 use super::{canonical, parser, query_in, spelling};
@@ -27,7 +27,7 @@ pub(super) struct Head {
     pub(super) or_replace: bool,
 }
 
-/// Whether `CREATE TABLE …` means a stream: it declares a watermark or names a connector.
+/// Whether `CREATE TABLE …` means a stream: it declares a watermark, or names a connector or the option `changes`.
 pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
     let mut depth = 0_usize;
     for (i, token) in tokens.iter().enumerate() {
@@ -51,7 +51,7 @@ pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
                 let interval_next = next.is_some_and(|t| is_word(t, "INTERVAL"));
                 if is("WATERMARK") && for_next
                     || is("LATENESS") && interval_next
-                    || is("connector") && next == Some(&Token::Eq)
+                    || (is("connector") || is("changes")) && next == Some(&Token::Eq)
                 {
                     return true;
                 }
@@ -77,7 +77,7 @@ pub(super) fn if_not_exists(cursor: &mut Cursor<'_>) -> Result<bool> {
 pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statement> {
     let if_not_exists = if_not_exists(&mut cursor)?;
     let name = cursor.name("the name of the stream")?;
-    let Declared { columns, watermark, checks } = if cursor.peek(0) == &Token::LParen {
+    let Declared { columns, watermark, checks, key } = if cursor.peek(0) == &Token::LParen {
         let open = cursor.place();
         let inner = cursor.parenthesized()?;
         columns(inner.rest(), spanning(open, cursor.place_before()), cursor.place_before())?
@@ -106,6 +106,7 @@ pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statem
         name,
         columns,
         checks,
+        key,
         watermark,
         options,
         query,
@@ -119,11 +120,13 @@ struct Declared {
     columns: Vec<ColumnDef>,
     watermark: Option<WatermarkClause>,
     checks: Vec<CheckClause>,
+    key: Option<KeyClause>,
 }
 
 fn columns(tokens: &[TokenWithSpan], list: Place, end: Place) -> Result<Declared> {
+    let parser = parser(tokens);
     let mut reader =
-        ColumnReader { tokens, end, parser: parser(tokens), watermark: None, checks: vec![] };
+        ColumnReader { tokens, end, parser, watermark: None, checks: vec![], key: None };
     let mut columns: Vec<ColumnDef> = vec![];
     loop {
         if reader.parser.peek_token_ref().token == Token::EOF {
@@ -143,8 +146,8 @@ fn columns(tokens: &[TokenWithSpan], list: Place, end: Place) -> Result<Declared
             break;
         }
     }
-    let (watermark, checks) = (reader.watermark, reader.checks);
-    if columns.is_empty() && watermark.is_none() && checks.is_empty() {
+    let ColumnReader { watermark, checks, key, .. } = reader;
+    if columns.is_empty() && watermark.is_none() && checks.is_empty() && key.is_none() {
         return Err(Error::sql("the column list is empty")
             .with_place(list)
             .with_hint("Leave the parentheses out to take the columns from the data."));
@@ -160,7 +163,19 @@ fn columns(tokens: &[TokenWithSpan], list: Place, end: Place) -> Result<Declared
             .with_place(place_of(mark.column.span))
             .with_hint(crate::diagnostics::did_you_mean(&name, known, "columns")));
     }
-    Ok(Declared { columns, watermark, checks })
+    if let Some(key) = &key
+        && !columns.is_empty()
+    {
+        let known: Vec<String> = columns.iter().map(|c| folded(&c.name)).collect();
+        if let Some(column) = key.columns.iter().find(|c| !known.contains(&folded(c))) {
+            let name = folded(column);
+            let known = known.iter().map(String::as_str);
+            return Err(Error::sql(format!("PRIMARY KEY names an unknown column \"{name}\""))
+                .with_place(place_of(column.span))
+                .with_hint(crate::diagnostics::did_you_mean(&name, known, "columns")));
+        }
+    }
+    Ok(Declared { columns, watermark, checks, key })
 }
 
 /// An identifier, folded as in the catalog.
@@ -177,13 +192,17 @@ struct ColumnReader<'t> {
     parser: Parser<'static>,
     watermark: Option<WatermarkClause>,
     checks: Vec<CheckClause>,
+    key: Option<KeyClause>,
 }
 
 impl ColumnReader<'_> {
-    /// A column, or `None` when it was a watermark or a check.
+    /// A column, or `None` when it was a watermark, a check or the key.
     fn element(&mut self) -> Result<Option<ColumnDef>> {
+        let at = place_of(self.parser.peek_token_ref().span);
+        if self.primary_key(at)? {
+            return Ok(None);
+        }
         let [first, second] = self.parser.peek_tokens_ref();
-        let at = place_of(first.span);
         if is_word(&first.token, "WATERMARK") && is_word(&second.token, "FOR") {
             self.parser.next_token();
             self.parser.next_token();
@@ -219,7 +238,7 @@ impl ColumnReader<'_> {
                 .iter()
                 .any(|w| is_word(&self.parser.peek_nth_token_ref(2).token, w));
         if constraint.iter().any(|w| is_word(&first.token, w)) && key {
-            return Err(Error::sql("a stream has no table constraints but CHECK")
+            return Err(Error::sql("a stream has no table constraints but CHECK and PRIMARY KEY")
                 .with_place(at)
                 .with_hint("Remove it; a view can drop duplicates."));
         }
@@ -232,14 +251,60 @@ impl ColumnReader<'_> {
         }
         let (checks, options) = std::mem::take(&mut column.options)
             .into_iter()
-            .partition(|o| matches!(o.option, ColumnOption::Check(_)));
+            .partition::<Vec<_>, _>(|o| matches!(o.option, ColumnOption::Check(_)));
+        let (keys, options) = options
+            .into_iter()
+            .partition::<Vec<_>, _>(|o| matches!(o.option, ColumnOption::PrimaryKey(_)));
         column.options = options;
+        if !keys.is_empty() {
+            let place = place_of(column.name.span);
+            self.set_key(vec![column.name.clone()], place)?;
+        }
         self.column_checks(checks)?;
         for option in &column.options {
             supported(&column, &option.option)?;
         }
         spelled_options(&mut column)?;
         Ok(Some(column))
+    }
+
+    /// Reads `[CONSTRAINT name] PRIMARY KEY (column, …)` at the cursor; returns whether it was there.
+    fn primary_key(&mut self, at: Place) -> Result<bool> {
+        let word = |parser: &Parser<'_>, n: usize, word: &str| {
+            is_word(&parser.peek_nth_token_ref(n).token, word)
+        };
+        let named = usize::from(word(&self.parser, 0, "CONSTRAINT")) * 2;
+        let opens = self.parser.peek_nth_token_ref(named + 2).token == Token::LParen;
+        let is_there =
+            word(&self.parser, named, "PRIMARY") && word(&self.parser, named + 1, "KEY") && opens;
+        if !is_there {
+            return Ok(false);
+        }
+        for _ in 0..named + 2 {
+            self.parser.next_token();
+        }
+        let columns = self.parser.parse_parenthesized_column_list(IsOptional::Mandatory, false);
+        let columns = columns.map_err(|e| self.error(e))?;
+        let place = spanning(at, place_of(self.parser.get_current_token().span));
+        self.set_key(columns, place)?;
+        Ok(true)
+    }
+
+    fn set_key(&mut self, columns: Vec<Ident>, place: Place) -> Result<()> {
+        if self.key.is_some() {
+            return Err(Error::sql("a stream has two primary keys")
+                .with_place(place)
+                .with_hint("A key of several columns is one clause: PRIMARY KEY (a, b)."));
+        }
+        let mut names: Vec<String> = columns.iter().map(folded).collect();
+        names.sort_unstable();
+        if let Some([name, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+            return Err(Error::sql(format!("column \"{name}\" is twice in the primary key"))
+                .with_place(place)
+                .with_hint("Remove one of them."));
+        }
+        self.key = Some(KeyClause { columns, place });
+        Ok(())
     }
 
     /// `CHECK (expr)` at the cursor, which `name` precedes.
@@ -463,7 +528,7 @@ pub(super) fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()>
         ))
         .with_place(place_of(column.name.span))
         .with_hint(
-            "A column may be NOT NULL, CHECK (…), GENERATED ALWAYS AS (…) or METADATA FROM '…'.",
+            "A column may be NOT NULL, PRIMARY KEY, CHECK (…), GENERATED ALWAYS AS (…) or METADATA FROM '…'.",
         )),
     }
 }

@@ -17,6 +17,7 @@ mod alter;
 mod asof;
 mod buckets;
 mod canonical;
+mod changed;
 mod clause;
 mod command;
 mod copy;
@@ -48,6 +49,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use changed::ChangeRows;
 pub use ddl::{is_proctime, metadata};
 pub(crate) use foreign::call;
 pub use foreign::is_rewritten;
@@ -63,8 +65,8 @@ pub use spans::{Piece, Span, spans};
 pub use statement::{
     AddedColumn, AlterStream, Alteration, CheckClause, ContinuousQuery, CopyFrom, CopyOut,
     CreateFunction, CreateModel, CreateSink, CreateStream, CreateView, Drop, DropKind, Explain,
-    Explained, Insert, OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind, SinkRows,
-    Statement, StatementText, Verify, WatermarkClause,
+    Explained, Insert, KeyClause, OptionItem, OutFormat, Parameter, Parsed, Set, ShowKind,
+    SinkRows, Statement, StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

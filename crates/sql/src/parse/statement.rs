@@ -127,6 +127,8 @@ pub struct CreateStream {
     pub columns: Vec<ColumnDef>,
     /// The conditions that rows must satisfy, in order.
     pub checks: Vec<CheckClause>,
+    /// The columns that identify a row.
+    pub key: Option<KeyClause>,
     /// The declared event time.
     pub watermark: Option<WatermarkClause>,
     /// `WITH (…)`, in order; no key occurs twice.
@@ -204,6 +206,15 @@ pub struct CheckClause {
     pub expr: Expr,
     /// The condition as it was written.
     pub text: String,
+    /// The place of the clause.
+    pub place: Place,
+}
+
+/// `PRIMARY KEY (column, …)`, or `PRIMARY KEY` of a column.
+#[derive(Debug, Clone)]
+pub struct KeyClause {
+    /// The columns; no name twice.
+    pub columns: Vec<Ident>,
     /// The place of the clause.
     pub place: Place,
 }

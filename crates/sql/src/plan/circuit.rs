@@ -26,8 +26,11 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use windrow_core::Error;
 use windrow_operators::{CircuitNode, CircuitSpec, Step, TopSpec};
 
+use super::asof::AsofJoin;
+use super::assign::WindowAssign;
 use super::flow::OperatorInput;
 use super::is_streaming;
+use super::pattern::RowPattern;
 use super::shape::{Kind, kind, refused};
 use super::split::Splitter;
 
@@ -451,6 +454,18 @@ fn above(plan: &LogicalPlan) -> datafusion::error::DataFusionError {
             "Add LIMIT for the first rows, remove ORDER BY, or remove EMIT to order the current result.",
         ),
         LogicalPlan::Unnest(_) => ("UNNEST", "Unnest the rows of the stream, below GROUP BY."),
+        LogicalPlan::Extension(_) if WindowAssign::of(plan).is_some() => (
+            "a window",
+            "Leave the window out, group by date_trunc('minute', ts) or the like instead, or remove EMIT.",
+        ),
+        LogicalPlan::Extension(_) if AsofJoin::of(plan).is_some() => (
+            "an ASOF JOIN",
+            "Rank the rows instead (ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1), or remove EMIT.",
+        ),
+        LogicalPlan::Extension(_) if RowPattern::of(plan).is_some() => (
+            "MATCH_RECOGNIZE",
+            "Search for patterns in a stream whose rows do not change, or remove EMIT.",
+        ),
         _ => ("this clause", "Leave EMIT out to run the query once over what is there now."),
     };
     refused(

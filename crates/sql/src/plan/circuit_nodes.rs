@@ -16,6 +16,7 @@ use windrow_operators::{JoinFilter, PairSpec, Rank, Returned, Step, TopSpec};
 use super::changing::Grouped;
 use super::circuit::{AtMost, Builder, Keys, Properties, sort_options, unsupported};
 use super::circuit_recompute::is_ordered;
+use super::keyed::is_current_rows;
 use super::shape::refused;
 
 impl Builder<'_, '_> {
@@ -277,6 +278,10 @@ fn join_text(join: &Join, returned: Returned) -> String {
 fn aggregate_text(aggregate: &Aggregate, grows: bool) -> String {
     let exprs =
         |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if is_current_rows(aggregate) {
+        let keys = exprs(&aggregate.group_expr);
+        return format!("current rows by primary key [{keys}], keeps the last row per key");
+    }
     let keeps = match (grows, aggregate.aggr_expr.is_empty()) {
         (_, true) => "keeps the keys",
         (true, false) => "keeps a value per key",

@@ -37,6 +37,7 @@ mod hoist;
 mod interval;
 mod interval_join;
 mod joined;
+mod keyed;
 mod known;
 mod lengths;
 mod lineage;
@@ -95,6 +96,7 @@ pub use flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowChanges, RowsFlow,
     Stage,
 };
+pub use keyed::{DELETED_COLUMN, KeyedTable, SEQUENCE_COLUMN};
 pub use names::PlannerNames;
 pub use pace::Pace;
 use parameters::bind_rows;

@@ -16,7 +16,7 @@ use super::interval;
 use super::lineage::{self, Known};
 use super::pattern::RowPattern;
 use super::relation::StreamRelation;
-use super::{is_streaming, over, stream_of};
+use super::{is_streaming, keyed, over, stream_of};
 use crate::diagnostics::place_of;
 
 /// The kind of a plan.
@@ -217,6 +217,15 @@ fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kin
 
 fn of_aggregate(aggregate: &Aggregate) -> Result<Kind> {
     let input = &aggregate.input;
+    if keyed::is_current_rows(aggregate) {
+        let e = Error::sql(format!(
+            "{} takes changes, so that none of its rows is ever final",
+            streams(input)
+        ));
+        return Err(refused(e.with_hint(
+            "Use EMIT CHANGES, without windows, patterns and joins in time, or leave EMIT out for the current rows.",
+        )));
+    }
     let known = lineage::columns(input)?;
     let told = match lineage::grouping_sets(aggregate) {
         Some(sets) => sets.iter().all(|set| tells(&known, input, set.iter())),

@@ -1,6 +1,7 @@
 //! Stream tables: a name with columns, offsets and a watermark, and how it is read.
 
 mod feed;
+pub mod keyed;
 pub mod table;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use windrow_core::{Clock, Source, StreamSchema};
 use windrow_sql::plan::{EventTime, StreamRelation};
 
+use crate::altered::Altered;
 use crate::checks::Checks;
 use crate::followers::ReadBy;
 use crate::history::History;
@@ -18,6 +20,7 @@ use crate::log::StreamLog;
 use crate::log_reader::LogSource;
 use crate::push::PushStream;
 use crate::retention::Retention;
+use crate::stream::keyed::{KeyedContents, Sequenced};
 use crate::stream::table::{LeftOut, LogContents, SourceContents, Table};
 
 /// How far the event time of a row of an unbounded source may be ahead of the wall clock, by default: 5 minutes, in µs.
@@ -30,6 +33,9 @@ pub struct Stream {
     pub name: String,
     /// Its columns and its event time.
     pub schema: StreamSchema,
+    /// The columns that identify a row, of a stream whose rows are changes: each replaces or deletes the row of its key.
+    /// Then its last two columns are hidden ([`keyed`]).
+    pub key: Option<Vec<usize>>,
     /// Where its rows come from.
     pub feed: Feed,
     /// The retained rows of a connector, if any.
@@ -79,6 +85,17 @@ impl Stream {
     /// first row). `bounded`: only of the rows that it has now; otherwise `read_by` determines how long writers of its
     /// log wait for the reader.
     pub fn source(&self, bounded: bool, read_by: ReadBy, from: Option<u64>) -> Arc<dyn Source> {
+        let source = self.own_source(bounded, read_by, from);
+        match &self.key {
+            Some(_) => {
+                let one_partition = self.connector.eq_ignore_ascii_case("file");
+                Arc::new(Altered::new(source, Sequenced { one_partition }))
+            }
+            None => source,
+        }
+    }
+
+    fn own_source(&self, bounded: bool, read_by: ReadBy, from: Option<u64>) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
             Feed::Push(push) if bounded => {
@@ -165,6 +182,9 @@ impl Stream {
 
     /// Returns the rows of the stream at the time of a scan, without some, as a table.
     pub fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
+        if self.key.is_some() {
+            return Arc::new(Table(KeyedContents::new(self, left_out)));
+        }
         match &self.feed {
             Feed::Push(push) => {
                 let (log, schema) = (Arc::clone(&push.log), Arc::clone(self.schema.schema()));
@@ -179,16 +199,21 @@ impl Stream {
                 Some(history) if left_out.is_empty() => {
                     Arc::new(Table(LogContents::of_history(history)))
                 }
-                _ => Arc::new(Table(SourceContents {
-                    stream: self.name.as_str().into(),
-                    schema: self.schema.clone(),
-                    source: Arc::clone(source),
-                    intake: self.intake(),
-                    bad_rows: Arc::clone(&self.bad_rows),
-                    clock: Arc::clone(&self.clock),
-                    left_out: Arc::new(left_out),
-                })),
+                _ => Arc::new(Table(self.read_from(Arc::clone(source), Arc::new(left_out)))),
             },
+        }
+    }
+
+    /// The rows of `source`, which are those of the stream, without some, as a bounded query reads them.
+    fn read_from(&self, source: Arc<dyn Source>, left_out: Arc<LeftOut>) -> SourceContents {
+        SourceContents {
+            stream: self.name.as_str().into(),
+            schema: self.schema.clone(),
+            source,
+            intake: self.intake(),
+            bad_rows: Arc::clone(&self.bad_rows),
+            clock: Arc::clone(&self.clock),
+            left_out,
         }
     }
 

@@ -408,7 +408,25 @@ fn wrong_statements_point_at_the_mistake() {
             "WATERMARK",
             "",
         ),
-        ("CREATE STREAM s (a INT PRIMARY KEY)", "cannot have PRIMARY KEY", "a", ""),
+        ("CREATE STREAM s (a INT UNIQUE)", "cannot have UNIQUE", "a", ""),
+        (
+            "CREATE STREAM s (a INT, PRIMARY KEY (b))",
+            "unknown column \"b\"",
+            "b",
+            "Known columns: a",
+        ),
+        (
+            "CREATE STREAM s (a INT PRIMARY KEY, PRIMARY KEY (a))",
+            "two primary keys",
+            "PRIMARY KEY (a)",
+            "one clause",
+        ),
+        (
+            "CREATE STREAM s (a INT, PRIMARY KEY (a, A))",
+            "\"a\" is twice in the primary key",
+            "PRIMARY KEY (a, A)",
+            "",
+        ),
         ("CREATE STREAM s (a INT b)", "found \"b\"", "b", ""),
         ("CREATE STREAM s (a", "never closed", "(", ""),
         (
