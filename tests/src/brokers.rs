@@ -1,6 +1,7 @@
 //! Streams and sinks over real brokers, with clients that are not ours at the other end. Both come from a package index, into
 //! the tests' Python environment. A test has a server of its own.
 
+mod mqtt;
 mod nats;
 mod redis;
 
@@ -12,7 +13,8 @@ use libtest_mimic::{Failed, Trial};
 use crate::readers;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = nats::trials();
+    let mut trials = mqtt::trials();
+    trials.extend(nats::trials());
     trials.extend(redis::trials());
     trials
 }

@@ -6,21 +6,22 @@ use windrow_core::{Error, Result, Source};
 
 use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, nearest};
-use crate::{file, generator, kafka, nats, redis, replay};
+use crate::{file, generator, kafka, mqtt, nats, redis, replay};
 
 /// The names of all connectors.
 pub fn known_connectors() -> &'static [&'static str] {
-    &["file", "kafka", "nats", "redis", "nexmark", "datagen", "replay"]
+    &["file", "kafka", "mqtt", "nats", "redis", "nexmark", "datagen", "replay"]
 }
 
 /// Connectors whose rows are messages, which carry more than their values.
-const WITH_METADATA: &[&str] = &["kafka", "nats", "redis"];
+const WITH_METADATA: &[&str] = &["kafka", "mqtt", "nats", "redis"];
 
 /// The options of a connector, except `connector` itself; empty for an unknown one.
 pub fn options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file::OPTIONS,
         "kafka" => kafka::OPTIONS,
+        "mqtt" => mqtt::OPTIONS,
         "nats" => nats::OPTIONS,
         "redis" => redis::OPTIONS,
         "nexmark" => generator::NEXMARK_OPTIONS,
@@ -51,12 +52,13 @@ pub async fn open_source(
             "column \"{column}\" is metadata '{name}', and connector \"{connector}\" has none"
         ))
         .with_hint(
-            "Rows that are messages have metadata: those of the connectors kafka, nats and redis.",
+            "Rows that are messages have metadata: those of the connectors kafka, mqtt, nats and redis.",
         ));
     }
     match connector.as_str() {
         "file" => file::open(options, declared, env).await,
         "kafka" => kafka::open(options, &declared, env).await,
+        "mqtt" => mqtt::open(options, &declared, env).await,
         "nats" => nats::open(options, &declared, env).await,
         "redis" => redis::open(options, &declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),

@@ -262,6 +262,7 @@ impl NewView {
             schema,
             feed: Feed::View(Arc::clone(log.0)),
             history: None,
+            receiver: None,
             when_idle: None,
             max_future_skew_micros: None,
             checks: Checks::default(),
