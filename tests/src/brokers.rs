@@ -4,6 +4,7 @@
 mod mqtt;
 mod nats;
 mod redis;
+mod web;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -16,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = mqtt::trials();
     trials.extend(nats::trials());
     trials.extend(redis::trials());
+    trials.extend(web::trials());
     trials
 }
 

@@ -29,6 +29,7 @@ mod schema_registry;
 mod sinks;
 mod template;
 mod tls;
+mod web;
 pub mod webhook;
 
 pub use env::{ConnectorEnv, Declared, SinkChanges, SinkSpec};

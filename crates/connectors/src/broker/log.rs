@@ -101,6 +101,30 @@ pub(crate) trait Feed<M>: Send + 'static {
 /// Bytes of the messages that a feed returns together, about.
 pub(crate) const PIECE_BYTES: usize = 4 << 20;
 
+/// How many messages a feed asks for together, where a broker counts messages and not bytes: as many as are a piece, judged by
+/// the size of those that came last. So the memory for what waits does not grow with the size of messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portion(usize);
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self(16)
+    }
+}
+
+impl Portion {
+    /// The messages to ask for; `most`: at most.
+    pub(crate) fn messages(self, most: usize) -> usize {
+        self.0.clamp(1, most.max(1))
+    }
+
+    /// Notes the size of a value. It shrinks at once, and grows step by step.
+    pub(crate) fn saw(&mut self, bytes: usize) {
+        let fit = PIECE_BYTES / bytes.max(1);
+        self.0 = fit.min(self.0 + 1).max(1);
+    }
+}
+
 /// A message of a feed.
 #[derive(Debug)]
 pub(crate) struct Entry<M> {

@@ -148,7 +148,7 @@ impl MqttDestination {
             Some(link) => link,
             None => {
                 let connected = self.server.connect(&self.client_id, false).await;
-                Link::begin(connected.map_err(waits)?, self.server.clone())
+                Link::begin(connected?, self.server.clone())
             }
         };
         Ok(self.link.insert(link))
@@ -195,17 +195,6 @@ impl MqttDestination {
                 return (taken, Err(server.away("it does not acknowledge messages")));
             }
         }
-    }
-}
-
-/// Makes an error of a login one that may pass: the sink waits until it is accepted again.
-fn waits(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Denied => {
-            let waiting = Error::new(ErrorKind::Unavailable, error.message().to_owned());
-            error.hints().iter().fold(waiting, |waiting, hint| waiting.with_hint(hint))
-        }
-        _ => error,
     }
 }
 
