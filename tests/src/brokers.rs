@@ -1,8 +1,10 @@
 //! Streams and sinks over real brokers, with clients that are not ours at the other end. Both come from a package index, into
 //! the tests' Python environment. A test has a server of its own.
 
+mod mqtt;
 mod nats;
 mod redis;
+mod web;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,8 +14,10 @@ use libtest_mimic::{Failed, Trial};
 use crate::readers;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = nats::trials();
+    let mut trials = mqtt::trials();
+    trials.extend(nats::trials());
     trials.extend(redis::trials());
+    trials.extend(web::trials());
     trials
 }
 

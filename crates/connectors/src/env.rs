@@ -34,6 +34,8 @@ pub struct Declared {
     pub unsaid: Vec<String>,
     /// Columns that are declared `METADATA FROM 'name'`, with the name.
     pub metadata: Vec<(String, String)>,
+    /// Whether the stream exists already, and is opened again. An external system that refuses it is then waited for.
+    pub restored: bool,
 }
 
 /// The sink that is to be opened.

@@ -1,4 +1,4 @@
-//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, streams of NATS and Redis, and
+//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, topics of MQTT, streams of NATS and Redis, and
 //! generated events ([`generator`]); and destinations as [`Sink`](windrow_core::Sink)s: files ([`file_sink`]) and HTTP
 //! requests ([`webhook`]), and tables of PostgreSQL, with what they write in `encode`. A [`replay`] is the engine's own source; only its options
 //! are here. Formats, locations and options may be changed here. What does not belong here: plans and DataFusion,
@@ -18,6 +18,7 @@ pub mod file_sink;
 mod formats;
 pub mod generator;
 mod kafka;
+mod mqtt;
 mod nats;
 pub mod options;
 mod postgres;
@@ -28,6 +29,7 @@ mod schema_registry;
 mod sinks;
 mod template;
 mod tls;
+mod web;
 pub mod webhook;
 
 pub use env::{ConnectorEnv, Declared, SinkChanges, SinkSpec};

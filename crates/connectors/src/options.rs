@@ -51,6 +51,10 @@ pub fn is_secret(key: &str) -> bool {
         &["password", "secret", "token", "key.pem", "key_pem", "oauthbearer.config", "user.info"];
     const SHOWN: &[&str] = &[".url", ".location", ".claim.name", "token_provider"];
     let key = key.to_ascii_lowercase();
+    let is_login = |word: &&str| key.starts_with("header.") && key.contains(*word);
+    if ["auth", "cookie", "signature", "api-key", "apikey", "api_key"].iter().any(is_login) {
+        return true;
+    }
     SECRET.iter().any(|word| key.contains(word)) && !SHOWN.iter().any(|end| key.ends_with(end))
 }
 

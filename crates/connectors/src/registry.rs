@@ -6,23 +6,26 @@ use windrow_core::{Error, Result, Source};
 
 use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, nearest};
-use crate::{file, generator, kafka, nats, redis, replay};
+use crate::{file, generator, kafka, mqtt, nats, redis, replay, web};
 
 /// The names of all connectors.
 pub fn known_connectors() -> &'static [&'static str] {
-    &["file", "kafka", "nats", "redis", "nexmark", "datagen", "replay"]
+    &["file", "kafka", "mqtt", "nats", "redis", "sse", "websocket", "nexmark", "datagen", "replay"]
 }
 
 /// Connectors whose rows are messages, which carry more than their values.
-const WITH_METADATA: &[&str] = &["kafka", "nats", "redis"];
+const WITH_METADATA: &[&str] = &["kafka", "mqtt", "nats", "redis", "sse", "websocket"];
 
 /// The options of a connector, except `connector` itself; empty for an unknown one.
 pub fn options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file::OPTIONS,
         "kafka" => kafka::OPTIONS,
+        "mqtt" => mqtt::OPTIONS,
         "nats" => nats::OPTIONS,
         "redis" => redis::OPTIONS,
+        "sse" => web::SSE_OPTIONS,
+        "websocket" => web::WEBSOCKET_OPTIONS,
         "nexmark" => generator::NEXMARK_OPTIONS,
         "datagen" => generator::DATAGEN_OPTIONS,
         "replay" => replay::OPTIONS,
@@ -51,14 +54,17 @@ pub async fn open_source(
             "column \"{column}\" is metadata '{name}', and connector \"{connector}\" has none"
         ))
         .with_hint(
-            "Rows that are messages have metadata: those of the connectors kafka, nats and redis.",
+            "Rows that are messages have metadata: those of the connectors kafka, mqtt, nats, redis, sse and websocket.",
         ));
     }
     match connector.as_str() {
         "file" => file::open(options, declared, env).await,
         "kafka" => kafka::open(options, &declared, env).await,
+        "mqtt" => mqtt::open(options, &declared, env).await,
         "nats" => nats::open(options, &declared, env).await,
         "redis" => redis::open(options, &declared, env).await,
+        "sse" => web::open_events(options, &declared, env).await,
+        "websocket" => web::open_socket(options, &declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),
         "datagen" => generator::datagen(options, &declared, env),
         "replay" => Err(Error::internal("the source of a replay is created by the engine")),

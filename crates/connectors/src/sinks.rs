@@ -6,11 +6,11 @@ use windrow_core::{Error, Result, Sink};
 use crate::encode::json_lines;
 use crate::env::{ConnectorEnv, SinkSpec};
 use crate::options::{OptionDoc, is_secret, nearest};
-use crate::{file_sink, kafka, nats, postgres, redis, webhook};
+use crate::{file_sink, kafka, mqtt, nats, postgres, redis, webhook};
 
 /// The names of all connectors that take rows.
 pub fn known_sinks() -> &'static [&'static str] {
-    &["file", "kafka", "nats", "postgres", "redis", "webhook"]
+    &["file", "kafka", "mqtt", "nats", "postgres", "redis", "webhook"]
 }
 
 /// The options of a sink's connector, except `connector` itself; empty for an unknown one.
@@ -18,6 +18,7 @@ pub fn sink_options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::OPTIONS,
         "kafka" => kafka::sink::SINK_OPTIONS,
+        "mqtt" => mqtt::SINK_OPTIONS,
         "nats" => nats::SINK_OPTIONS,
         "postgres" => postgres::OPTIONS,
         "redis" => redis::SINK_OPTIONS,
@@ -41,6 +42,7 @@ pub fn open_sink(
     match connector.to_ascii_lowercase().as_str() {
         "file" => file_sink::open(options, spec, env),
         "kafka" => kafka::sink::open_sink(options, spec, env),
+        "mqtt" => mqtt::open_sink(options, spec, env),
         "nats" => nats::open_sink(options, spec, env),
         "postgres" => postgres::open(options, spec, env),
         "redis" => redis::open_sink(options, spec, env),

@@ -28,6 +28,8 @@ pub enum Guarantee {
     OnceWithinWindow,
     /// At least once: rows that were under way when the process ended come again, with the same key.
     AtLeastOnce,
+    /// At least once: rows that were under way when the process ended come again. The destination has no place for a key.
+    AtLeastOnceWithoutKey,
 }
 
 impl Guarantee {
@@ -39,6 +41,7 @@ impl Guarantee {
                 "exactly once within the destination's window of de-duplication"
             }
             Self::AtLeastOnce => "at least once, the same key again",
+            Self::AtLeastOnceWithoutKey => "at least once",
         }
     }
 }

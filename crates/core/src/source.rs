@@ -81,6 +81,17 @@ pub trait Source: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether it gives its rows only once. They are stored in a log when they arrive, which queries read: the source itself is
+    /// read by one reader of each partition, from offset 0 on, and learns from [`acknowledge`](Source::acknowledge) what is stored.
+    fn forgets(&self) -> bool {
+        false
+    }
+
+    /// Informs a source that [forgets](Source::forgets) that the rows of a split below `offset` are stored.
+    fn acknowledge(&self, split: &Split, offset: u64) {
+        let _ = (split, offset);
+    }
+
     /// Returns the state of the connection to an external system; `None`: there is none to lose.
     fn health(&self) -> Option<SourceHealth> {
         None

@@ -67,6 +67,14 @@ impl<A: Alteration> Source for Altered<A> {
         self.source.discover_now().await
     }
 
+    fn forgets(&self) -> bool {
+        self.source.forgets()
+    }
+
+    fn acknowledge(&self, split: &Split, offset: u64) {
+        self.source.acknowledge(split, offset);
+    }
+
     fn health(&self) -> Option<SourceHealth> {
         self.source.health()
     }

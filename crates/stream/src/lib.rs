@@ -8,6 +8,7 @@
 //! INSERT, programs ─► target ─► push ─► (write-ahead log) ─► log ─► spill ─► archive
 //!                                  view ─────────────────────┘ └─► followers
 //! connector ─► history ─► replay
+//!         └───► receiver ─► push    (a connector that forgets)
 //! ```
 //! `memory` is the limit that tails of logs and operators share, and `caught` turns panics into errors; both are here
 //! because this is the lowest crate that needs them.
@@ -29,6 +30,7 @@ pub mod memory;
 pub mod places;
 pub mod push;
 pub mod reads;
+pub mod receiver;
 pub mod repeated;
 pub mod replay;
 pub mod retention;

@@ -185,16 +185,24 @@ fn away() -> Result<(), Failed> {
     let talk = talk()?;
     // No server yet: the definition is accepted, what ends says so, what goes on waits.
     talk.ask(&numbers(&server))?;
-    let Err(refusal) = talk.rows("SELECT count(*) FROM s") else {
+    let Err(first) = talk.rows("SELECT count(*) FROM s") else {
         return Err("an answer without a server".into());
     };
-    if !refusal.0.contains("does not answer") || !refusal.0.contains(&server.0.address) {
-        return Err(refusal.0.into());
+    if !first.0.contains("does not answer") || !first.0.contains(&server.0.address) {
+        return Err(first.0.into());
     }
     talk.ask("CREATE MATERIALIZED VIEW v AS SELECT n FROM s")?;
     poll(&talk, "SELECT last_error IS NOT NULL FROM windrow.streams", "true")?;
     server.0.says(&json!({"do": "start", "password": "hunter2"}))?;
     server.rows("t", 0, 10)?;
+    // What was there before the login was asked for waits; what is new is refused.
+    poll(&talk, "SELECT last_error LIKE '%refuses the login%' FROM windrow.streams", "true")?;
+    for more in ["", "password = 'wrong-one'"] {
+        let why = refusal(talk.ask(&format!("CREATE STREAM z (n INT) {}", server.of("t", more))))?;
+        if !why.contains("refuses the login") || why.contains("wrong-one") {
+            return Err(why.into());
+        }
+    }
     let login = server.of("t", "password = 'hunter2'");
     talk.ask(&format!("CREATE STREAM b (n BIGINT) {login}"))?;
     same(&talk.rows("SELECT count(*) FROM b")?, &[&["10"]])?;
@@ -212,7 +220,7 @@ fn away() -> Result<(), Failed> {
     poll(&talk, "SELECT count(*) FROM w", "20")?;
     poll(
         &talk,
-        "SELECT last_error LIKE '%does not answer%' FROM windrow.streams WHERE name = 's'",
+        "SELECT last_error LIKE '%refuses the login%' OR last_error LIKE '%does not answer%' FROM windrow.streams WHERE name = 's'",
         "true",
     )
 }

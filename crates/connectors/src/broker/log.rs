@@ -36,6 +36,25 @@ pub(crate) trait Log: std::fmt::Debug + Send + Sync + Sized + 'static {
     /// How often partitions that have appeared are looked for; `None`: they are fixed.
     fn rediscover_after(&self) -> Option<Duration>;
 
+    /// Whether messages are gone once they are [acknowledged](Log::acknowledge) or sent, as in [`Source::forgets`]. Such a log has
+    /// the same partitions always.
+    fn forgets(&self) -> bool {
+        false
+    }
+
+    /// Informs a log that forgets that the messages of a partition below `offset` are stored.
+    fn acknowledge(&self, partition: &str, offset: u64) {
+        let _ = (partition, offset);
+    }
+
+    /// Checks that the log can be read, when a stream of it is created.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses the login ([`ErrorKind::Denied`]), or has no such log.
+    async fn check(&self) -> Result<()> {
+        self.partitions().await.map(drop)
+    }
+
     /// Returns the names of the partitions that exist now.
     ///
     /// # Errors
@@ -77,6 +96,33 @@ pub(crate) trait Feed<M>: Send + 'static {
     /// [`ErrorKind::Unavailable`] when the broker does not answer: the partition is [followed](Log::follow) again, from the
     /// last offset that was returned. Any other error ends the reading.
     async fn next(&mut self, rows_max: usize) -> Result<Fetched<M>>;
+}
+
+/// Bytes of the messages that a feed returns together, about.
+pub(crate) const PIECE_BYTES: usize = 4 << 20;
+
+/// How many messages a feed asks for together, where a broker counts messages and not bytes: as many as are a piece, judged by
+/// the size of those that came last. So the memory for what waits does not grow with the size of messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portion(usize);
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self(16)
+    }
+}
+
+impl Portion {
+    /// The messages to ask for; `most`: at most.
+    pub(crate) fn messages(self, most: usize) -> usize {
+        self.0.clamp(1, most.max(1))
+    }
+
+    /// Notes the size of a value. It shrinks at once, and grows step by step.
+    pub(crate) fn saw(&mut self, bytes: usize) {
+        let fit = PIECE_BYTES / bytes.max(1);
+        self.0 = fit.min(self.0 + 1).max(1);
+    }
 }
 
 /// A message of a feed.
@@ -161,7 +207,13 @@ impl Known {
     }
 }
 
-/// Returns a source over a log. A broker that is away is no error: a notice says so.
+/// Whether an error may pass without a change of the stream.
+pub(super) fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound | ErrorKind::Denied)
+}
+
+/// Returns a source over a log. A broker that is away is no error: a notice says so. `restored`: the stream exists already, and
+/// a login that is refused is waited for.
 ///
 /// # Errors
 /// When the broker answers that the log cannot be read.
@@ -169,12 +221,13 @@ pub(crate) async fn source<L: Log>(
     log: L,
     reading: Reading,
     mut notices: Vec<String>,
+    restored: bool,
 ) -> Result<Arc<dyn Source>> {
     let log = Arc::new(log);
     let asked = Arc::clone(&log);
-    let found = on(&reading.io, async move { asked.partitions().await }).await;
-    if let Err(error) = found {
-        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) {
+    if let Err(error) = on(&reading.io, async move { asked.check().await }).await {
+        let is_refused = error.kind() == ErrorKind::Denied && !restored;
+        if is_refused || !may_pass(&error) {
             return Err(error);
         }
         notices.push(format!("{}; what reads the stream waits for it", error.message()));
@@ -237,7 +290,7 @@ impl<L: Log> Source for LogSource<L> {
     /// A broker that is away is no error: what is known is returned, and the rest is found later.
     async fn discover(&self) -> Result<Vec<Partition>> {
         match self.survey().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => {
+            Err(error) if may_pass(&error) => {
                 self.reading.health.note(error.message());
                 self.known.lock().listed()
             }
@@ -258,6 +311,20 @@ impl<L: Log> Source for LogSource<L> {
         known.is_begun = true;
         known.add(partition.into(), place.into());
         Ok(())
+    }
+
+    fn is_replayable(&self) -> bool {
+        !self.log.forgets()
+    }
+
+    fn forgets(&self) -> bool {
+        self.log.forgets()
+    }
+
+    fn acknowledge(&self, split: &Split, offset: u64) {
+        if let Some(name) = split.detail.downcast_ref::<Arc<str>>() {
+            self.log.acknowledge(name, offset);
+        }
     }
 
     fn health(&self) -> Option<SourceHealth> {

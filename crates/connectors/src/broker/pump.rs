@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use windrow_core::{ErrorKind, Result};
 
 use super::health::{Backoff, Report};
-use super::log::{At, Feed, Fetched, Log, Reading, on};
+use super::log::{At, Feed, Fetched, Log, Reading, may_pass, on};
 
 /// Pieces that wait for the reader at most.
 const PIECES: usize = 2;
@@ -97,7 +97,7 @@ impl<L: Log> Work<L> {
                 }
                 Err(error)
                     if error.kind() == ErrorKind::Unavailable
-                        || error.kind() == ErrorKind::NotFound && !self.at.until_now =>
+                        || may_pass(&error) && !self.at.until_now =>
                 {
                     feed = None;
                     self.report.away(error.message());

@@ -69,8 +69,8 @@ pub(crate) trait Destination: std::fmt::Debug + Send + Sync + 'static {
     /// Sends messages in order. Returns how many of them the broker has taken, without a gap, and the error with which it
     /// ended.
     ///
-    /// The error is [`ErrorKind::Unavailable`] if it may help to send the next message again, and [`ErrorKind::Data`] if the
-    /// broker refuses it.
+    /// The error is [`ErrorKind::Unavailable`] if it may help to send the next message again, [`ErrorKind::Denied`] if the broker
+    /// refuses the login, and [`ErrorKind::Data`] if it refuses the message.
     async fn send(&mut self, messages: &[Sending]) -> (usize, Result<()>);
 
     /// Ends the connection.
@@ -149,6 +149,17 @@ pub(crate) fn message_sink<D: Destination>(
     }))
 }
 
+/// Makes an error of a refused login one that may pass: the sink waits until it is accepted again.
+fn waits(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Denied => {
+            let waiting = Error::new(ErrorKind::Unavailable, error.message().to_owned());
+            error.hints().iter().fold(waiting, |waiting, hint| waiting.with_hint(hint))
+        }
+        _ => error,
+    }
+}
+
 impl<D: Destination> MessageSink<D> {
     fn lost() -> Error {
         Error::internal("a sink's connection was lost with the task that used it")
@@ -183,7 +194,7 @@ impl<D: Destination> Sink for MessageSink<D> {
             let connected = destination.connect().await;
             (destination, connected)
         };
-        self.with(connect).await??;
+        self.with(connect).await?.map_err(waits)?;
         Ok(None)
     }
 
@@ -218,7 +229,7 @@ impl<D: Destination> Sink for MessageSink<D> {
                 Ok(()) => destination.send(&messages).await,
                 Err(error) => (0, Err(error)),
             };
-            (destination, (messages, taken, sent))
+            (destination, (messages, taken, sent.map_err(waits)))
         };
         let (messages, taken, sent) = self.with(send).await?;
         self.waiting = messages.into();

@@ -5,7 +5,7 @@ use windrow_core::Result;
 
 use super::csv::CsvStyle;
 use super::decode::OnBadRow;
-use crate::options::{OptionDoc, StreamOptions};
+use crate::options::{OptionDoc, StreamOptions, bad_value};
 
 /// `delimiter`.
 pub(crate) const DELIMITER: OptionDoc = OptionDoc {
@@ -43,6 +43,13 @@ pub(crate) const ON_BAD_ROW: OptionDoc = OptionDoc {
     doc: "What happens to a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
          query fails, or its bad fields become NULL.",
 };
+/// `on_bad_row` of a connector that gives its rows only once.
+pub(crate) const ON_BAD_ROW_OF_FORGOTTEN: OptionDoc = OptionDoc {
+    name: ON_BAD_ROW.name,
+    values: "'dead_letter' | 'null'",
+    default: "dead_letter",
+    doc: "What happens to a row that cannot be decoded: it is set aside in windrow.bad_rows, or its bad fields become NULL.",
+};
 /// `epoch`.
 pub(crate) const EPOCH: OptionDoc = OptionDoc {
     name: "epoch",
@@ -68,6 +75,19 @@ const ON_BAD_ROWS: &[(&str, OnBadRow)] =
 /// For another word.
 pub(crate) fn on_bad_row(options: &StreamOptions<'_>) -> Result<OnBadRow> {
     Ok(options.choice(ON_BAD_ROW.name, ON_BAD_ROWS)?.unwrap_or(OnBadRow::DeadLetter))
+}
+
+/// Checks that bad rows do not fail a stream whose rows are stored as they come in.
+///
+/// # Errors
+/// When `on_bad_row` says so.
+pub(crate) fn no_failing_row(options: &StreamOptions<'_>) -> Result<()> {
+    match on_bad_row(options)? {
+        OnBadRow::Fail => Err(bad_value(ON_BAD_ROW.name, "fail", "'dead_letter' or 'null'").with_hint(
+            "The rows of this connector are stored as they come in, before any query reads them.",
+        )),
+        OnBadRow::DeadLetter | OnBadRow::Null => Ok(()),
+    }
 }
 
 /// Reads `epoch`.

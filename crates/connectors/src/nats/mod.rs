@@ -46,5 +46,5 @@ pub(crate) async fn open(
         io: env.io.clone(),
         health,
     };
-    source(log, reading, notices).await
+    source(log, reading, notices, declared.restored).await
 }

@@ -103,6 +103,13 @@ impl ServerOptions {
     /// The error of a server that does not answer, or answers with an error that may pass.
     pub(super) fn away(&self, error: &RedisError) -> Error {
         let why = with_causes(error);
+        let is_refused = error.kind() == redis::ErrorKind::AuthenticationFailed
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+        if is_refused {
+            let message = format!("server \"{}\" refuses the login: {why}", self.shown());
+            return Error::new(ErrorKind::Denied, message)
+                .with_hint("Check user and password, and the rights of the user to the stream.");
+        }
         let message = format!("server \"{}\" does not answer: {why}", self.shown());
         Error::new(ErrorKind::Unavailable, message)
             .with_hint("Check server, and user and password if it needs a login.")

@@ -13,7 +13,7 @@ use windrow_core::{Error, Result};
 
 use super::log::{RedisMessage, extent, id_of, missing, odd_id, offset_of, text};
 use super::options::RedisOptions;
-use crate::broker::log::{Entry, Feed, Fetched};
+use crate::broker::log::{Entry, Feed, Fetched, Portion};
 
 /// How long the server waits for entries, in milliseconds.
 const WAIT_MILLIS: u64 = 2_000;
@@ -29,6 +29,7 @@ pub(crate) struct RedisFeed {
     is_begun: bool,
     /// The offset before which a bounded reading ends.
     until: Option<u64>,
+    portion: Portion,
 }
 
 impl RedisFeed {
@@ -38,7 +39,7 @@ impl RedisFeed {
         (from, is_begun): (u64, bool),
         until: Option<u64>,
     ) -> Self {
-        Self { options, connection, stream, from, is_begun, until }
+        Self { options, connection, stream, from, is_begun, until, portion: Portion::default() }
     }
 
     /// Returns the entries of an answer.
@@ -84,8 +85,9 @@ fn odd() -> Error {
 #[async_trait]
 impl Feed<RedisMessage> for RedisFeed {
     async fn next(&mut self, rows_max: usize) -> Result<Fetched<RedisMessage>> {
+        let count = self.portion.messages(rows_max);
         let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(rows_max);
+        read.arg("COUNT").arg(count);
         if self.until.is_none() {
             read.arg("BLOCK").arg(WAIT_MILLIS);
         }
@@ -101,7 +103,11 @@ impl Feed<RedisMessage> for RedisFeed {
                 return Err(error);
             }
         }
-        let is_full = entries.len() >= rows_max;
+        let is_full = entries.len() >= count;
+        for entry in &entries {
+            let fields = entry.message.fields.iter();
+            self.portion.saw(fields.map(|(name, value)| name.len() + value.len()).sum());
+        }
         if let Some(last) = entries.last() {
             (self.from, self.is_begun) = (last.offset + 1, true);
         }

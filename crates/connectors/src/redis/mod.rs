@@ -41,5 +41,5 @@ pub(crate) async fn open(
         io: env.io.clone(),
         health: Arc::new(Health::default()),
     };
-    source(RedisLog::new(options), reading, notices).await
+    source(RedisLog::new(options), reading, notices, declared.restored).await
 }

@@ -308,7 +308,9 @@ impl Catalog {
             }
             Some(Object::Stream(stream)) => {
                 let ends = |feed: &Materialized| feed.bounded || self.waits_for_pushes(&feed.name);
-                stream.push().is_some() && self.feed_of(name).is_none_or(|feed| ends(&feed))
+                stream.push().is_some()
+                    && stream.receiver.is_none()
+                    && self.feed_of(name).is_none_or(|feed| ends(&feed))
             }
             Some(Object::View | Object::Sink(_) | Object::Function(_) | Object::Model(_))
             | None => false,

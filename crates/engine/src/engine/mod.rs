@@ -276,7 +276,7 @@ impl Engine {
     /// When there is no such stream, or the columns differ.
     pub fn push(&self, stream: &str, rows: &RecordBatch) -> Result<Pushed> {
         let stream = self.instance.catalog.stream(stream)?;
-        let Some(push) = stream.push() else {
+        let Some(push) = stream.push().filter(|_| stream.receiver.is_none()) else {
             return Err(Error::sql(format!(
                 "stream \"{}\" is fed by its connector, rows cannot be pushed",
                 stream.name

@@ -115,7 +115,10 @@ impl<'a> Creation<'a> {
 /// When the catalog refuses it.
 pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
     let kind = match cx.catalog().get(name) {
-        Some(Object::Stream(_)) => {
+        Some(Object::Stream(stream)) => {
+            if let Some(receiver) = &stream.receiver {
+                receiver.end();
+            }
             if let Some(feed) = cx.catalog().feed_of(name) {
                 feed.stop_checkpoints().await;
                 Box::pin(remove(cx, &feed.name)).await?;

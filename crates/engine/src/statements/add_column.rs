@@ -162,6 +162,14 @@ impl AlterStream {
                 .with_place(clause.place)
                 .with_hint("Give the new one another name, or write ADD COLUMN IF NOT EXISTS."));
         }
+        if stream.receiver.is_some() {
+            let message = format!(
+                "stream \"{name}\" receives rows that its connector does not hold any more"
+            );
+            return Err(Error::sql(message).with_place(clause.place).with_hint(format!(
+                "Create a stream with the column beside it, or CREATE OR REPLACE STREAM {name}, which drops its rows."
+            )));
+        }
         let text = cx.catalog().text(name).unwrap_or_default();
         let (create, mut added) = created(stream, &text, clause.place)?;
         added.push(clause.column.clone());

@@ -19,6 +19,7 @@ use windrow_stream::intake::Intake;
 use windrow_stream::log::StreamLog;
 use windrow_stream::places::Places;
 use windrow_stream::push::PushStream;
+use windrow_stream::receiver::Receiver;
 use windrow_stream::retention::Retention;
 use windrow_stream::stream::keyed::with_sequence;
 use windrow_stream::texts::{Limited, Texts};
@@ -187,11 +188,15 @@ impl CreateStream {
         };
         let intake = columns.as_ref().and_then(Columns::intake);
         let (mut source, schema) = match &options.connector {
-            Some(_) if intake.is_some() => return Err(intake_of_connector(name)),
             Some(connector) => {
                 let source = self.open(cx, connector, options, columns.as_ref()).await?;
                 let schema = source.schema();
-                no_push_options(options)?;
+                if !source.forgets() {
+                    if intake.is_some() {
+                        return Err(intake_of_connector(name));
+                    }
+                    no_push_options(options)?;
+                }
                 (Some(source), schema)
             }
             None => {
@@ -205,7 +210,11 @@ impl CreateStream {
         };
         let checks = checks(&cx.state(), name, &schema, &create.checks, vec![])?;
         if !checks.is_empty() {
-            source = source.map(|source| checked(source, &checks, options));
+            source = source.map(|source| match source.forgets() {
+                // They are checked when they are stored.
+                true => source,
+                false => checked(source, &checks, options),
+            });
         }
         let event_time = match &create.watermark {
             Some(clause) => Some(event_time(&cx.state(), &schema, clause)?),
@@ -241,6 +250,7 @@ impl CreateStream {
             event_time: watermark.filter(delivered),
             unsaid: unsaid.map(|column| ident_name(&column.name)).collect(),
             metadata: metadata(&create.columns).collect(),
+            restored: cx.restoring.is_some(),
         };
         let placed = |e: Error| at_option(e, &create.options);
         let opened = open_source(connector, &options_of_connector(options), declared, &env).await;
@@ -280,7 +290,14 @@ impl NewStream<'_> {
         let parts = &self.cx.instance.parts;
         let StreamColumns { schema, source, columns, key, checks, .. } = columns;
         let when_idle = when_idle(self.name, &self.options, schema.event_time().is_some())?;
+        let mut received = None;
         let (feed, history, replayable) = match source {
+            Some(source) if source.forgets() => {
+                let push = self.pushed((&schema, key.is_some()), None, &checks).await?;
+                let replayable = push.wal.is_some();
+                received = Some((Arc::clone(&push), source));
+                (Feed::Push(push), None, replayable)
+            }
             Some(source) => {
                 let history = match self.options.retention {
                     Some(_) => Some(self.history(&schema, &source).await?),
@@ -290,11 +307,7 @@ impl NewStream<'_> {
                 (Feed::Source(source), history, replayable)
             }
             None => {
-                let skew = self.options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
-                let durability = durability(&self.options)?;
-                let push = self.push_stream((&schema, key.is_some()), columns, skew, durability);
-                let push = push.await?;
-                push.check_by(checks.clone());
+                let push = self.pushed((&schema, key.is_some()), columns, &checks).await?;
                 let replayable = push.wal.is_some();
                 (Feed::Push(push), None, replayable)
             }
@@ -309,6 +322,7 @@ impl NewStream<'_> {
             key,
             feed,
             history,
+            receiver: None,
             replayable,
             when_idle,
             max_future_skew_micros: self.options.max_future_skew_micros,
@@ -320,7 +334,25 @@ impl NewStream<'_> {
             older: vec![],
         };
         stream.retention = self.retention(&stream)?;
+        if let Some((push, source)) = received.filter(|_| !self.cx.instance.is_plan_only()) {
+            let by = (Arc::clone(&parts.clock), parts.limits.batch_rows_max);
+            stream.receiver = Some(Receiver::begin(push, source, by, &parts.cpu));
+        }
         Ok(stream)
+    }
+
+    /// Creates the log of rows that are stored as they come in.
+    async fn pushed(
+        &self,
+        (schema, changes): (&StreamSchema, bool),
+        columns: Option<Columns>,
+        checks: &Checks,
+    ) -> Result<Arc<PushStream>> {
+        let skew = self.options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
+        let durability = durability(&self.options)?;
+        let push = self.push_stream((schema, changes), columns, skew, durability).await?;
+        push.check_by(checks.clone());
+        Ok(push)
     }
 
     /// Starts the retention of the log of the stream, if it has one.

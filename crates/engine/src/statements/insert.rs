@@ -266,7 +266,8 @@ async fn insert_bounded(
 /// # Errors
 /// When the stream has a connector.
 pub(crate) fn accepts_inserts(stream: &Stream) -> Result<Arc<PushStream>> {
-    stream.push().map(Arc::clone).ok_or_else(|| {
+    let push = stream.push().filter(|_| stream.receiver.is_none());
+    push.map(Arc::clone).ok_or_else(|| {
         Error::sql(format!(
             "stream \"{}\" is fed by its connector \"{}\", rows cannot be inserted",
             stream.name, stream.connector

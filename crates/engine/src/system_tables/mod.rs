@@ -252,7 +252,7 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
     let log = |s: &Listed<Arc<Stream>>| Some(Arc::clone(&s.object.as_ref()?.kept()?.log));
     let dropped = all.iter().map(|s| Some(log(s)?.state().first));
-    let health: Vec<_> = all.iter().map(|s| s.object.as_ref()?.external()?.health()).collect();
+    let health: Vec<_> = all.iter().map(|s| s.object.as_ref()?.health()).collect();
     let connected: BooleanArray = health.iter().map(|h| h.as_ref()?.connected).collect();
     table(vec![
         ("name", text(all.iter().map(|s| &s.name)), false),

@@ -263,6 +263,7 @@ impl NewView {
             key: None,
             feed: Feed::View(Arc::clone(log.0)),
             history: None,
+            receiver: None,
             when_idle: None,
             max_future_skew_micros: None,
             checks: Checks::default(),

@@ -43,6 +43,10 @@ pub(crate) fn late_stream(
 fn existing(to: &Stream, (from, read): (&Stream, &str)) -> Result<Arc<PushStream>> {
     let name = &to.name;
     match to.push() {
+        _ if to.receiver.is_some() => Err(Error::sql(format!(
+            "stream \"{name}\" is fed by its connector \"{}\", late rows cannot be inserted",
+            to.connector
+        ))),
         // A query that runs again after a crash would insert its late rows a second time.
         Some(push) if push.wal.is_some() => Err(Error::sql(format!(
             "\"{name}\" is a durable stream, late rows of a query would be inserted twice into it"
@@ -80,6 +84,7 @@ fn create(
         key: None,
         feed: Feed::Push(Arc::clone(&push)),
         history: None,
+        receiver: None,
         when_idle: None,
         max_future_skew_micros: None,
         connector: "push".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use windrow_core::Source;
+use windrow_core::{Source, SourceHealth};
 
 use crate::checks::Checks;
 use crate::log::StreamLog;
@@ -10,7 +10,8 @@ use crate::push::PushStream;
 use crate::stream::{Feed, Stream};
 
 impl Stream {
-    /// Returns the stream that accepts rows by INSERT and Flight; `None` for connectors and views.
+    /// Returns the stream whose log has the rows, as INSERT and Flight write it, or a [receiver](Stream::receiver); `None` for other
+    /// connectors, and for views.
     pub fn push(&self) -> Option<&Arc<PushStream>> {
         match &self.feed {
             Feed::Push(push) => Some(push),
@@ -23,6 +24,14 @@ impl Stream {
         match &self.feed {
             Feed::Source(source) => Some(source),
             Feed::Push(_) | Feed::View(_) => None,
+        }
+    }
+
+    /// Returns the state of the connection of its connector, if it has one.
+    pub fn health(&self) -> Option<SourceHealth> {
+        match &self.receiver {
+            Some(receiver) => receiver.health(),
+            None => self.external()?.health(),
         }
     }
 

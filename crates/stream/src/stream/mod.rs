@@ -19,6 +19,7 @@ use crate::kept::BadRows;
 use crate::log::StreamLog;
 use crate::log_reader::LogSource;
 use crate::push::PushStream;
+use crate::receiver::Receiver;
 use crate::retention::Retention;
 use crate::stream::keyed::{KeyedContents, Sequenced};
 use crate::stream::table::{LeftOut, LogContents, SourceContents, Table};
@@ -40,6 +41,8 @@ pub struct Stream {
     pub feed: Feed,
     /// The retained rows of a connector, if any.
     pub history: Option<Arc<History>>,
+    /// Stores the rows of a connector that forgets them, which are then read like pushed ones.
+    pub receiver: Option<Receiver>,
     /// When its partitions are idle, and what its watermark does then.
     pub when_idle: Option<WhenIdle>,
     /// The maximum skew that the user has set, in µs; `None`: [`MAX_FUTURE_SKEW_MICROS`] for unbounded sources.
