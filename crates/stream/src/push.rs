@@ -173,7 +173,7 @@ impl Changing<'_> {
     /// As [`PushStream::append`].
     pub async fn put(self, rows: &RecordBatch, deletes: bool) -> Result<()> {
         let push = self.push;
-        let mut whole = push.whole(rows)?;
+        let mut whole = push.form().whole(rows)?;
         if deletes {
             let (schema, mut columns) = (whole.schema(), whole.columns().to_vec());
             let at = schema.index_of(DELETED_COLUMN)?;
@@ -402,7 +402,7 @@ impl PushStream {
         let alone = changing.write().await;
         if let Some(wal) = &self.wal {
             // It comes after all rows that are queued.
-            wal.append(RecordBatch::new_empty(Arc::clone(self.log.schema()))).await?;
+            wal.append(RecordBatch::new_empty(self.log.schema())).await?;
         }
         Ok(Changing { push: self, _alone: alone })
     }

@@ -157,6 +157,9 @@ impl Stream {
         Self {
             name: self.name.clone(),
             schema,
+            key: self.key.clone(),
+            // It stays with the stream that it fills.
+            receiver: None,
             feed: source.map_or_else(|| self.feed.clone(), Feed::Source),
             history: self.history.clone(),
             when_idle: self.when_idle,
