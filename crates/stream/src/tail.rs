@@ -89,7 +89,10 @@ impl Piece {
             Stored::Memory(batch) => Ok(batch.clone()),
             Stored::Disk { file, at, skip, layout } => {
                 let rows = file.read(*at)?.slice(*skip, self.rows);
-                layout.as_ref().map_or_else(|| Ok(rows.clone()), |layout| layout.widened(&rows))
+                match layout {
+                    Some(layout) => layout.widened(&rows),
+                    None => Ok(rows),
+                }
             }
         }
     }

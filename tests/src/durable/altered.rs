@@ -149,11 +149,10 @@ pub(super) fn widened() -> Result<(), Failed> {
     let found = home.tables(&(rows(60..100) + waits), &queries)?;
     equal("further rows", &found[0], &vec!["100,1,694,99".to_owned()])?;
     equal("the last rows of the view from before", &found[5].len(), &55)?;
-    for view in ["v", "copied", "later"] {
-        let verified = home.tables("", &[&format!("VERIFY VIEW {view}")])?;
-        if !verified[0].iter().any(|line| line.contains("equal: ")) {
-            return Err(format!("{view}: {verified:?}").into());
-        }
+    let verified =
+        home.tables("", &["VERIFY VIEW v", "VERIFY VIEW copied", "VERIFY VIEW later"])?;
+    if !verified.iter().all(|lines| lines.iter().any(|line| line.contains("equal: "))) {
+        return Err(format!("{verified:?}").into());
     }
     home.ok("DROP VIEW everything;\nDROP VIEW noted;\nDROP STREAM again;\nDROP STREAM s CASCADE;")?;
     Ok(())
@@ -165,7 +164,7 @@ pub(super) fn widened_and_killed() -> Result<(), Failed> {
     home.flags = vec!["--tail-rows".into(), "10".into()];
     home.ok(&(create() + "CREATE MATERIALIZED VIEW copied AS SELECT * FROM s;\n"))?;
     let mut next = 0;
-    let rounds = rounds(4);
+    let rounds = rounds(2);
     for round in 0..rounds {
         let add = |mode: &str| {
             format!("ALTER STREAM s ADD COLUMN {mode} c{round} INT DEFAULT {round};\n")
@@ -192,9 +191,9 @@ pub(super) fn widened_and_killed() -> Result<(), Failed> {
         if !wide && (found[1] != [(3 + round).to_string()] || rows > next + 6) {
             return Err(format!("{:?} columns in round {round}", found[1]).into());
         }
-        home.ok(&add("IF NOT EXISTS"))?;
         let whole = format!("SELECT count(*) FROM s WHERE c{round} = {round}");
-        equal("the default", &home.tables("", &[&whole])?[0], &vec![rows.to_string()])?;
+        let found = home.tables(&add("IF NOT EXISTS"), &[&whole])?;
+        equal("the default", &found[0], &vec![rows.to_string()])?;
     }
     let all: Vec<String> = (0..rounds).map(|round| format!("c{round} = {round}")).collect();
     let all = format!("SELECT count(*) FROM s WHERE {}", all.join(" AND "));

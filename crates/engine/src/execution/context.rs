@@ -215,7 +215,7 @@ impl StatementContext {
 
     /// Returns the versions of the models that a definition uses, and how often columns have been added to the streams that it
     /// may read.
-    pub(crate) fn models_called(&self, text: &str) -> ModelPins {
+    pub(crate) fn versions_used(&self, text: &str) -> ModelPins {
         let mut versions = self.model_versions(text);
         let lower = text.to_lowercase();
         for object in self.catalog().all() {

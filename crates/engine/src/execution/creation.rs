@@ -71,7 +71,7 @@ impl<'a> Creation<'a> {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn record(self, kind: Kind, text: &str) -> Result<Option<Definition>> {
-        let models = self.cx.models_called(text);
+        let models = self.cx.versions_used(text);
         self.cx.catalog().pin(self.name, models.clone());
         match (&self.cx.instance.store, &self.cx.restoring) {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),

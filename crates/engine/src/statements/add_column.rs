@@ -245,8 +245,8 @@ async fn pushed(
     clause: &AddedColumn,
 ) -> Result<Columns> {
     let is_generated =
-        |o: &&sqlparser::ast::ColumnOptionDef| matches!(o.option, ColumnOption::Generated { .. });
-    if clause.column.options.iter().find(is_generated).is_some() {
+        |o: &sqlparser::ast::ColumnOptionDef| matches!(o.option, ColumnOption::Generated { .. });
+    if clause.column.options.iter().any(is_generated) {
         let column = ident_name(&clause.column.name);
         return Err(Error::sql(format!("the added column \"{column}\" is generated"))
             .with_hint("Rows that are stored have no value of it: compute it in a view, or add a plain column."));

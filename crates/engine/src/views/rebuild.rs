@@ -99,7 +99,7 @@ pub(crate) fn rebuild<'a>(
         let rebuilding = instance.catalog.rebuilding(&name)?;
         let goal = goal(&instance.catalog, &old, &view.reads)?;
         let reserve = |store: &Arc<Store>| store.reserve(&name, Kind::MaterializedView, &text);
-        let models = cx.models_called(&text);
+        let models = cx.versions_used(&text);
         let reserved = instance.store.as_ref().map(reserve);
         let definition = reserved.map(|reserved| Definition { models: models.clone(), ..reserved });
         let mut replacement = Replacement {

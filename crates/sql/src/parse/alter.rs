@@ -5,9 +5,10 @@ use sqlparser::tokenizer::Token;
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, place_of, spanning};
-use super::ddl::{folded, if_not_exists, option_keys, options_of, spelled_options, supported};
+use super::ddl::{folded, if_not_exists, option_keys, options_of, supported};
 use super::errors::from_parser;
 use super::parser;
+use super::spelled::spelled_options;
 use super::statement::{AddedColumn, AlterStream, Alteration, CheckClause, Statement};
 
 /// What can be altered.

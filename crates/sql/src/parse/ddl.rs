@@ -1,10 +1,8 @@
 //! `CREATE STREAM` and `CREATE [MATERIALIZED] VIEW`.
 
-use std::ops::ControlFlow;
-
 use sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, DataType, Expr, FunctionArguments, GeneratedAs,
-    Ident, Spanned, TimezoneInfo, visit_expressions,
+    Ident, Spanned, TimezoneInfo,
 };
 use sqlparser::parser::{IsOptional, Parser};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -14,12 +12,12 @@ use super::cursor::{Cursor, is_word, place_of, spanning};
 use super::dialect::METADATA;
 use super::errors::from_parser;
 use super::interval::interval;
-use super::predict::is_predict;
+use super::spelled::{spelled, spelled_options};
 use super::statement::{
     CheckClause, CreateStream, CreateView, KeyClause, OptionItem, Statement, WatermarkClause,
 };
 use super::tail::{self, Tail};
-use super::{canonical, parser, query_in, spelling};
+use super::{parser, query_in};
 
 /// `OR REPLACE` and `IF NOT EXISTS` around the kind of object.
 #[derive(Debug, Clone, Copy, Default)]
@@ -211,7 +209,7 @@ impl ColumnReader<'_> {
             let expr = if has_expr {
                 self.parser.next_token();
                 let mut expr = self.parser.parse_expr().map_err(|e| self.error(e))?;
-                spelled(&mut expr, "a watermark").map_err(|e| placed_at(e, at))?;
+                spelled(&mut expr, "a watermark", at)?;
                 Some(expr)
             } else {
                 None
@@ -437,66 +435,6 @@ pub fn metadata(column: &ColumnDef) -> Option<String> {
         },
         _ => None,
     })
-}
-
-impl CheckClause {
-    /// Returns a check with a condition as it was written.
-    ///
-    /// # Errors
-    /// As [`spelled`].
-    pub(super) fn new(name: Option<Ident>, mut expr: Expr, place: Place) -> Result<Self> {
-        let text = expr.to_string();
-        spelled(&mut expr, "a check").map_err(|e| placed_at(e, place))?;
-        Ok(Self { name, expr, text, place })
-    }
-}
-
-fn placed_at(error: Error, place: Place) -> Error {
-    if error.place().is_none() { error.with_place(place) } else { error }
-}
-
-/// Rewrites an expression of a stream as those of queries are: `year(ts)`, `mod(a, b)`, `x::JSON`. `what` names it in
-/// messages.
-///
-/// # Errors
-/// When it calls a model, or a call has arguments that make no sense.
-pub(super) fn spelled(expr: &mut Expr, what: &str) -> Result<()> {
-    if calls_model(expr) {
-        return Err(Error::sql(format!("{what} cannot call a model")).with_hint(
-            "A model can have another version tomorrow. Call it in a view: SELECT …, predict(m, a) FROM s; its WHERE \
-             can leave rows out.",
-        ));
-    }
-    spelling::tree(expr)?;
-    canonical::canonicalize(expr)
-}
-
-/// Whether an expression calls `predict`.
-fn calls_model(expr: &Expr) -> bool {
-    let called = visit_expressions(expr, |part| match part {
-        Expr::Function(function) if is_predict(function) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    called.is_break()
-}
-
-/// Rewrites the expressions among the options of a column as those of queries are.
-///
-/// # Errors
-/// As [`spelled`].
-pub(super) fn spelled_options(column: &mut ColumnDef) -> Result<()> {
-    let place = place_of(column.name.span);
-    for option in &mut column.options {
-        let done = match &mut option.option {
-            ColumnOption::Generated { generation_expr: Some(expr), .. } => {
-                spelled(expr, "a generated column")
-            }
-            ColumnOption::Default(expr) => spelled(expr, "a default"),
-            _ => Ok(()),
-        };
-        done.map_err(|e| placed_at(e, place))?;
-    }
-    Ok(())
 }
 
 /// Refuses options that the column of a stream cannot have.

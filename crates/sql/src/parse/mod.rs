@@ -43,6 +43,7 @@ pub(crate) mod row_pattern;
 mod secrets;
 mod sink;
 mod spans;
+mod spelled;
 mod spelling;
 mod statement;
 mod tail;

@@ -89,7 +89,8 @@ impl VisitorMut for Names {
             *counts.entry(name).or_default() += 1;
         }
         let is_alike = |name: &str| counts.get(name).is_some_and(|count| *count > 1);
-        let mut given = BTreeSet::new();
+        // Aliases are names too; and a SELECT that is named already stays as it is.
+        let mut given: BTreeSet<String> = select.projection.iter().filter_map(alias).collect();
         let mut names = vec![];
         for (item, short) in select.projection.iter().zip(&short) {
             let name = match short {
@@ -106,6 +107,13 @@ impl VisitorMut for Names {
             *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
         }
         ControlFlow::Continue(())
+    }
+}
+
+fn alias(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        _ => None,
     }
 }
 
