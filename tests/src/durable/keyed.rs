@@ -28,7 +28,7 @@ pub(super) fn killed() -> Result<(), Failed> {
     home.traced = true;
     home.flags = vec!["--tail-rows".into(), "4".into()];
     home.ok(CREATE)?;
-    for round in 0..rounds(6) {
+    for round in 0..rounds(4) {
         let round = u32::try_from(round)?;
         let (sql, after) = statements(round);
         let mut running = home.start(&(sql + &for_ever("w")))?;
