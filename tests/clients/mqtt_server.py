@@ -57,6 +57,7 @@ class Server:
         if self.tls:
             client.tls_set(ca_certs=self.tls[0])
             client.tls_insecure_set(True)
+        client.reconnect_delay_set(1, 1)
         connected = threading.Event()
         client.on_connect = lambda c, u, f, code, p: None if code.is_failure else connected.set()
         for _ in range(600):
