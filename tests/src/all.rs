@@ -39,6 +39,7 @@ mod panics;
 mod postgres;
 mod program;
 mod readers;
+mod refreshed;
 mod resume;
 mod rotation;
 mod s3;
@@ -85,6 +86,7 @@ fn main() {
     trials.extend(resume::trials());
     trials.extend(rotation::trials());
     trials.extend(readers::trials());
+    trials.extend(refreshed::trials());
     trials.extend(flight_ingest::trials());
     trials.extend(http_rows::trials());
     trials.extend(guard::trials());

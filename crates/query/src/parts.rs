@@ -1,7 +1,7 @@
 //! Everything that all queries of an engine share: limits, clock, threads, counters, and the lists of queries and
 //! scans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use windrow_core::{Clock, Error, Limits};
 use windrow_stream::kept::{BadRows, LateRows};
 use windrow_stream::memory::Memory;
@@ -40,6 +41,8 @@ pub struct QueryParts {
     /// The scans.
     pub scans: Mutex<Vec<ScanNote>>,
     next_query: AtomicU64,
+    /// The names of the streams that are paused: no continuous query takes rows from them.
+    pub paused: watch::Sender<BTreeSet<String>>,
     /// The memory limit, if there is one.
     pub memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
@@ -73,6 +76,7 @@ impl QueryParts {
             clock,
             cpu,
             counters: Arc::default(),
+            paused: watch::Sender::default(),
             queries: Mutex::default(),
             scans: Mutex::default(),
             next_query: AtomicU64::new(1),

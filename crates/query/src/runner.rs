@@ -71,6 +71,13 @@ impl PlanRunner {
         Ok(futures::stream::poll_fn(within).boxed())
     }
 
+    /// Sets the rows of leaves for the next run.
+    pub(crate) fn beside(&self, inputs: Vec<(LeafId, Vec<RecordBatch>)>) {
+        for (leaf, rows) in inputs {
+            self.inputs.set(leaf, rows);
+        }
+    }
+
     /// Releases the rows of the leaves.
     pub(crate) fn clear(&self) {
         self.inputs.clear();
@@ -81,9 +88,7 @@ impl PlanRunner {
         &self,
         inputs: Vec<(LeafId, Vec<RecordBatch>)>,
     ) -> Result<Vec<RecordBatch>> {
-        for (leaf, rows) in inputs {
-            self.inputs.set(leaf, rows);
-        }
+        self.beside(inputs);
         let (plan, context) = (Arc::clone(&self.plan), Arc::clone(&self.context));
         let work = async move { run(&plan, &context).await };
         let out = self.budget.within(Box::pin(work)).await;

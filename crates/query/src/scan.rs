@@ -7,7 +7,7 @@
 //! times of all splits are known, so that its watermark is known without reading the splits before it. Splits within a
 //! lane are decoded at the same time and consumed in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use windrow_core::{
     Clock, Error, Limits, Partition, PartitionId, Result, ScanRequest, Source, SourceBatch, Split,
@@ -46,6 +47,8 @@ pub(crate) struct Scan {
     pub(crate) unread: AtomicU64,
     /// The type of the event-time column, for display.
     pub(crate) time_type: Option<DataType>,
+    /// The names of the streams that are paused.
+    pub(crate) paused: watch::Receiver<BTreeSet<String>>,
 }
 
 /// How the scan's watermark is determined.
@@ -411,6 +414,8 @@ impl Scan {
         let taken = self.intake.take(batch, now)?;
         self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
         self.progress.lock().take(lane.partition);
+        // A partition with a batch on the way is not idle.
+        self.while_paused().await;
         let before = match (self.time.delay_ticks, lane.max) {
             (Some(delay), Some(max)) => Watermark::at(max).delayed(delay).advance(lane.hold),
             _ => lane.hold,
@@ -453,6 +458,15 @@ impl Scan {
         }
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    /// Waits while the stream is paused.
+    async fn while_paused(&self) {
+        let mut paused = self.paused.clone();
+        if paused.wait_for(|names| !names.contains(&self.stream)).await.is_err() {
+            // The engine ends.
+            tracing::debug!(stream = self.stream, "nothing pauses streams any more");
+        }
     }
 
     /// Records that `rows` rows of the lane's split were read; those after its history do not count.

@@ -17,6 +17,7 @@ use crate::latency::Latency;
 use crate::ledger::Ledger;
 use crate::survey::{Asked, OperatorSize, OperatorSurvey};
 use crate::tap_state::TapState;
+use crate::versions::Versions;
 
 /// The shared state of one query.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub struct Shared {
     emission_asked: AtomicBool,
     /// The reference tables that it has read, with the digests of their rows.
     pub tables: Mutex<Vec<(TableScan, u64)>>,
+    /// The versions of the refreshed reference tables that it reads, if it reads some.
+    pub versions: OnceLock<Versions>,
 }
 
 /// The outcome of requested checkpoints.
@@ -166,6 +169,7 @@ impl Shared {
             taps: Mutex::default(),
             emission_asked: AtomicBool::new(false),
             tables: Mutex::default(),
+            versions: OnceLock::new(),
         })
     }
 

@@ -10,6 +10,7 @@ use windrow_core::{ErrorKind, Result};
 use windrow_sql::leaf::LeafId;
 
 use crate::runner::PlanRunner;
+use crate::versions::Inputs;
 
 /// The number of pieces into which a failed batch is divided.
 const PIECES: usize = 16;
@@ -23,18 +24,19 @@ pub(crate) struct Skipped {
     pub(crate) failed: Vec<(usize, String)>,
 }
 
-/// Runs a plan over the rows of one leaf, without those on which it fails.
+/// Runs a plan over the rows of one leaf, without those on which it fails. `beside`: the rows of other leaves.
 ///
 /// # Errors
 /// When it fails for another reason than its rows.
 pub(crate) async fn run_rows(
     runner: &PlanRunner,
-    leaf: LeafId,
-    input: RecordBatch,
+    (leaf, input): (LeafId, RecordBatch),
+    beside: &Inputs,
 ) -> Result<Skipped> {
     let mut done = Skipped::default();
     let mut todo = vec![(0, input.num_rows())];
     while let Some((first, rows)) = todo.pop() {
+        runner.beside(beside.clone());
         match runner.run_one(leaf, input.slice(first, rows)).await {
             Ok(out) => done.out.extend(out),
             Err(error) if error.kind() != ErrorKind::Data => return Err(error),

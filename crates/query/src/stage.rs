@@ -17,7 +17,7 @@ use arrow::datatypes::TimeUnit;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use windrow_core::{Result, Watermark};
+use windrow_core::{Error, Result, Watermark};
 use windrow_operators::{
     CoordinatorPart, Differences, EarlyResults, Finished, Segment, StatefulOperator, WindowRows,
     normalised, normalised_windows,
@@ -27,9 +27,11 @@ use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
 use crate::numbered::{in_order_of_numbers, number_rows};
 use crate::runner::PlanRunner;
+use crate::shared::Shared;
 use crate::survey::OperatorSize;
 use crate::tap::Stores;
 use crate::tap_state::TapState;
+use crate::versions::{VersionedLeaf, micros, rows_at};
 
 /// Windows of a row-wise stage are finished together until they have this many rows.
 pub(crate) const FINISH_ROWS: usize = 8_192;
@@ -62,6 +64,9 @@ pub(crate) struct StageRun {
     pub(crate) closed: u64,
     /// Windows that end at this watermark or before are archived already: they are closed and not returned.
     pub(crate) archived: Watermark,
+    /// The scans of refreshed tables in the finish plan, and the query with their versions.
+    pub(crate) tables: Vec<VersionedLeaf>,
+    pub(crate) query: Arc<Shared>,
     /// The remaining rows of windows that do not fit in memory.
     pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
 }
@@ -323,6 +328,7 @@ impl StageRun {
                 self.forget_inputs();
             }
             let Some(windows) = self.close_next()? else { return Ok(None) };
+            self.choose_versions().await?;
             let mut rows = windows.iter().flat_map(|(_, rows)| rows);
             if self.numbered || rows.all(|rows| rows.rows_in_memory().is_some()) {
                 return self.finish_whole(windows).await.map(Some);
@@ -333,6 +339,21 @@ impl StageRun {
                 None => rows,
             });
         }
+    }
+
+    /// Sets the rows of refreshed tables for the end that was closed last: the versions that count just before it.
+    async fn choose_versions(&mut self) -> Result<()> {
+        if self.tables.is_empty() {
+            return Ok(());
+        }
+        let (Some(versions), Some(first)) = (self.query.versions.get(), self.operators.first())
+        else {
+            return Err(Error::internal("a refreshed table is joined without its versions"));
+        };
+        let at = micros(self.window.0.saturating_sub(1), first.time_unit);
+        let tables = versions.up_to(at).await?;
+        self.finish.beside(rows_at(&self.tables, &tables, at));
+        Ok(())
     }
 
     /// Runs the finish plan over rows in memory.

@@ -29,12 +29,13 @@ use crate::parts::QueryParts;
 use crate::progress::{Progress, SharedProgress};
 use crate::reference::ReferenceTables;
 use crate::root::Root;
-use crate::runner::PlanRunner;
+use crate::runner::{PlanRunner, RunBytes};
 use crate::scan::{Scan, ScanTime};
 use crate::shared::Shared;
 use crate::stage::{FINISH_ROWS, InputRun, NestedRun, OperatorRun, StageRun};
 use crate::tap::{PreparePlan, Sink, Stores, Tap};
 use crate::tap_state::TapState;
+use crate::versions::{Recorder, Scans, Versions};
 
 /// The streams that a query may read, by name.
 pub trait Streams: Sync {
@@ -112,6 +113,8 @@ pub struct QuerySetup {
     pub resume: Option<Resume>,
     /// Whether rows on which expressions fail become bad rows.
     pub skips_rows: bool,
+    /// Where the versions of its refreshed tables are recorded; `None`: it does not survive a restart.
+    pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl QuerySetup {
@@ -127,6 +130,7 @@ impl QuerySetup {
             checkpointer: None,
             resume: None,
             skips_rows: false,
+            recorder: None,
         }
     }
 }
@@ -139,6 +143,8 @@ struct Builder<'a> {
     /// The state for operators and leaves, in the order in which they are created; `None`: from the beginning.
     resume: Option<ResumeCursor>,
     tables: ReferenceTables,
+    /// The refreshed ones among them.
+    scans: Scans,
 }
 
 /// The rest of a [`Resume`], for the operators and leaves that are yet to be created.
@@ -173,10 +179,18 @@ pub async fn ready(
         taps: vec![],
         resume,
         tables: ReferenceTables::default(),
+        scans: Scans::default(),
     };
     let root = builder.root(plan.root).await?;
     builder.current_rows()?;
-    let Builder { setup, taps, resume, tables, .. } = builder;
+    let Builder { mut setup, taps, resume, tables, scans, state, .. } = builder;
+    if !scans.tables.is_empty() {
+        let bytes_max = state.config().get_extension::<RunBytes>().map_or(usize::MAX, |b| b.0);
+        let keeps_all = matches!(setup.output, Output::View { .. });
+        let versions = Versions::open(scans.tables, setup.recorder.take(), (keeps_all, bytes_max));
+        // Set once: a query is made once.
+        drop(setup.shared.versions.set(versions.await?));
+    }
     *setup.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.operators.next().is_some() || left.taps.next().is_some())
@@ -388,6 +402,7 @@ fn scan(
         limits: parts.limits.clone(),
         counters: Arc::clone(&parts.counters),
         unread: AtomicU64::new(0),
+        paused: parts.paused.subscribe(),
         time_type: event_time.map(|e| stream.schema.schema().field(e.index).data_type().clone()),
     }
 }
@@ -414,7 +429,7 @@ impl Builder<'_> {
                         [one] => keeps_order && one.operator.keep_order(),
                         _ => false,
                     };
-                    stage.row_wise = stage.in_order;
+                    stage.row_wise = stage.in_order && stage.tables.is_empty();
                     stage.sorted = self.setup.shared.operator_memory();
                 }
                 Ok(Root::Stage(Box::new(stage)))
@@ -455,10 +470,15 @@ impl Builder<'_> {
             self.resume(&mut run, operator.as_ref())?;
             operators.push(run);
         }
+        let (finish, tables) = self.scans.replace(finish)?;
+        if changes.is_some() {
+            self.scans.refuse(&tables, "with a result that changes")?;
+        }
         let finish = self.tables.pin(&self.state, finish).await?;
         let state = self.finish_state();
         let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
-        let row_wise = stage.row_wise;
+        // Each end has versions of its own.
+        let row_wise = stage.row_wise && tables.is_empty();
         Ok(StageRun {
             operators,
             finish,
@@ -473,6 +493,8 @@ impl Builder<'_> {
             closed: 0,
             archived: Watermark::NONE,
             sorted: None,
+            tables,
+            query: Arc::clone(&self.setup.shared),
             open: None,
         })
     }
@@ -612,10 +634,19 @@ impl Builder<'_> {
     }
 
     async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {
-        let plan = self.tables.pin(&self.state, flow.plan.clone()).await?;
-        let traced = self.tables.pin(&self.state, flow.traced()?.plan).await?;
+        let (plan, mut tables) = self.scans.replace(flow.plan.clone())?;
+        let (traced, in_traced) = self.scans.replace(flow.traced()?.plan)?;
+        let has_times = |stream: &str| {
+            let stream = self.streams.stream_to_read(stream)?;
+            Ok(stream.schema.event_time().is_some())
+        };
+        self.scans.check_times(&tables, flow, &has_times)?;
+        tables.extend(in_traced);
+        let plan = self.tables.pin(&self.state, plan).await?;
+        let traced = self.tables.pin(&self.state, traced).await?;
         Ok(PreparePlan {
             row_preserving: flow.is_row_preserving()?,
+            tables,
             plan: physical(&self.state, &plan).await?,
             traced: physical(&self.state, &traced).await?,
         })

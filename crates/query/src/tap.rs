@@ -34,6 +34,7 @@ use crate::runner::PlanRunner;
 use crate::shared::Shared;
 use crate::skipping::{Skipped, run_rows};
 use crate::tap_state::TapState;
+use crate::versions::{Inputs, VersionedLeaf, event_micros, picked};
 
 /// The parts of all workers that feed one stateful operator.
 pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
@@ -70,6 +71,8 @@ pub(crate) struct PreparePlan {
     pub(crate) traced: Arc<dyn ExecutionPlan>,
     /// Whether each input row has at most one output row (no join, no unnest), so that counting needs no tracing.
     pub(crate) row_preserving: bool,
+    /// The scans of refreshed tables in both.
+    pub(crate) tables: Vec<VersionedLeaf>,
 }
 
 /// The destination of prepared rows.
@@ -433,10 +436,50 @@ impl TapWorker {
         rows: &Rows<'_>,
         entry: &mut Entry,
     ) -> Result<(Vec<RecordBatch>, u64)> {
-        let Some(kept) = &self.tap.skipped else {
-            return Ok((runner.run_one(self.tap.leaf, input).await?, 0));
+        if self.tap.plan.tables.is_empty() {
+            let done = self.run_piece(runner, input, &vec![]).await?;
+            let skipped = self.keep_skipped(done.failed, rows, entry)?;
+            return Ok((done.out, skipped));
+        }
+        let (Some(versions), Some(time)) = (self.tap.shared.versions.get(), self.tap.time) else {
+            return Err(Error::internal("a refreshed table is joined with rows without times"));
         };
-        let Skipped { out, failed } = run_rows(runner, self.tap.leaf, input).await?;
+        let times = event_micros(rows.taken.rows.column(time), rows.at)?;
+        let (mut out, mut failed) = (vec![], vec![]);
+        for (beside, at) in versions.divide(&self.tap.plan.tables, &times).await? {
+            let done = self.run_piece(runner, picked(&input, &at)?, &beside).await?;
+            out.extend(done.out);
+            let number = |(row, why): (usize, String)| Some((*at.get(row)?, why));
+            failed.extend(done.failed.into_iter().filter_map(number));
+        }
+        let skipped = self.keep_skipped(failed, rows, entry)?;
+        Ok((out, skipped))
+    }
+
+    /// Runs a plan over some rows; `beside`: the rows of its other leaves.
+    async fn run_piece(
+        &self,
+        runner: &PlanRunner,
+        input: RecordBatch,
+        beside: &Inputs,
+    ) -> Result<Skipped> {
+        if self.tap.skipped.is_some() {
+            return run_rows(runner, (self.tap.leaf, input), beside).await;
+        }
+        runner.beside(beside.clone());
+        Ok(Skipped { out: runner.run_one(self.tap.leaf, input).await?, failed: vec![] })
+    }
+
+    /// Keeps the rows on which a plan has failed as bad rows; returns their number.
+    fn keep_skipped(
+        &self,
+        failed: Vec<(usize, String)>,
+        rows: &Rows<'_>,
+        entry: &mut Entry,
+    ) -> Result<u64> {
+        let Some(kept) = self.tap.skipped.as_ref().filter(|_| !failed.is_empty()) else {
+            return Ok(0);
+        };
         let mut bad = Vec::with_capacity(failed.len());
         for (row, reason) in failed {
             let row = rows.at.map_or(Some(row), |at| at.get(row).copied());
@@ -453,7 +496,7 @@ impl TapWorker {
         // Counted within the micro-batch, because cuts are made between two.
         self.tap.shared.ledger.add_skipped(bad.len() as u64);
         entry.bad += bad.len() as u64;
-        Ok((out, bad.len() as u64))
+        Ok(bad.len() as u64)
     }
 
     /// Runs the traced plan.

@@ -149,6 +149,7 @@ pub(super) const KEYWORDS: &[&str] = &[
     "PARTITION BY",
     "PATTERN",
     "PAUSE SINK",
+    "PAUSE STREAM",
     "PRECEDING",
     "PRIMARY KEY",
     "PROCTIME",

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_query::refreshed::{RefreshedRelation, RefreshedTable};
 use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{called, parse_kept};
@@ -268,6 +269,31 @@ impl Catalog {
         let mut names = self.schema.table_names();
         names.sort_unstable();
         names
+    }
+
+    /// Returns the names of reference tables, in order.
+    pub(crate) fn table_names(&self) -> Vec<String> {
+        let objects = self.objects.lock();
+        self.names().into_iter().filter(|name| !objects.contains_key(name)).collect()
+    }
+
+    /// Returns the reference tables that are refreshed, in order of name.
+    pub(crate) fn refreshed_tables(&self) -> Vec<Arc<RefreshedTable>> {
+        let relation = |name: &String| {
+            let provider = self.provider(name)?;
+            provider.downcast_ref::<RefreshedRelation>().map(|found| Arc::clone(&found.0))
+        };
+        self.names().iter().filter_map(relation).collect()
+    }
+
+    /// Returns what the planner scans under this name.
+    pub(crate) fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.schema.get(name)
+    }
+
+    /// Replaces what the planner scans under this name.
+    pub(crate) fn set_provider(&self, name: &str, table: Arc<dyn TableProvider>) {
+        self.schema.switch(name, table);
     }
 
     /// Returns the stream of this name.

@@ -15,6 +15,11 @@ use parking_lot::Mutex;
 pub(crate) struct Tables(Mutex<BTreeMap<String, Arc<dyn TableProvider>>>);
 
 impl Tables {
+    /// Returns the table of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.0.lock().get(name).cloned()
+    }
+
     /// Replaces the table of this name.
     pub(crate) fn switch(&self, name: &str, table: Arc<dyn TableProvider>) {
         self.0.lock().insert(name.to_owned(), table);

@@ -102,11 +102,13 @@ pub(crate) enum Part {
     Reference,
     /// The versions of a model.
     Model,
+    /// The versions of refreshed tables that a view uses.
+    Versions,
 }
 
 impl Part {
     /// All kinds.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Stream,
         Self::View,
         Self::Checkpoints,
@@ -114,6 +116,7 @@ impl Part {
         Self::Sink,
         Self::Reference,
         Self::Model,
+        Self::Versions,
     ];
 
     /// Returns its name in the file, which is also the folder that it is in.
@@ -126,6 +129,7 @@ impl Part {
             Self::Sink => "sinks",
             Self::Reference => "reference",
             Self::Model => "models",
+            Self::Versions => "versions",
         }
     }
 }

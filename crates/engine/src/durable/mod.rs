@@ -5,8 +5,10 @@
 //! DATA/
 //! ├─ catalog.json            definitions.rs  the objects, in order of creation
 //! ├─ failures.json           failures.rs     the views that have failed, and their errors
+//! ├─ paused.json             paused.rs       the streams that are paused
 //! ├─ sinks/<dir>.json        sink_records.rs how far sinks are
 //! ├─ tables/<dir>.arrow      table_rows.rs   rows of reference tables
+//! ├─ versions/<dir>/…       table_versions.rs the versions of refreshed tables that a view uses
 //! ├─ models/<dir>/<n>.onnx   models.rs       version n of a model
 //! └─ streams/<dir>/…, …      store.rs        log, archive and checkpoints of each object (streams.rs: logs of push streams)
 //! ```
@@ -18,9 +20,11 @@ pub(crate) mod definitions;
 mod engine_simulation;
 pub(crate) mod failures;
 mod models;
+mod paused;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod sink_records;
 pub(crate) mod store;
 mod streams;
 pub(crate) mod table_rows;
+pub(crate) mod table_versions;

@@ -9,6 +9,7 @@
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! DIR/sinks/<dir>.json      the progress of a sink
 //! DIR/reference/<dir>/      the reference tables of a view, as of its creation
+//! DIR/versions/<dir>/       the versions of refreshed tables that a view uses
 //! DIR/models/<dir>/<n>.onnx   version n of a model
 //! DIR/sinks/<dir>.rejected.json   the rows that its destination has refused
 //! ```
@@ -39,6 +40,7 @@ use windrow_stream::spill::Spiller;
 
 use crate::durable::definitions::{Definition, Definitions, Kind, Part};
 use crate::durable::failures::{Failure, Failures};
+use crate::durable::paused::Paused;
 use crate::durable::streams::HadRead;
 
 /// Minimum size of archived files where a memory limit makes them smaller.
@@ -58,6 +60,7 @@ pub(crate) struct Store {
     directory: DataDirectory,
     pub(super) definitions: Definitions,
     failures: Failures,
+    paused: Paused,
     pub(super) clock: Arc<dyn Clock>,
     /// The parts of objects that have been opened, by the id of the object.
     opened: Mutex<BTreeMap<u64, BTreeSet<Part>>>,
@@ -106,11 +109,13 @@ impl Store {
         let directory = DataDirectory::open(files, &path)?;
         let definitions = Definitions::open(&directory)?;
         let failures = Failures::open(directory.files(), directory.path())?;
+        let paused = Paused::open(directory.files(), directory.path())?;
         let store = Self {
             objects,
             directory,
             definitions,
             failures,
+            paused,
             clock,
             opened: Mutex::default(),
             had_read: OnceLock::new(),
@@ -269,6 +274,24 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the stream of a definition is paused.
+    pub(crate) fn is_paused(&self, definition: &Definition) -> bool {
+        self.paused.has(definition.id)
+    }
+
+    /// Records whether a stream is paused.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn pause(&self, stream: &str, paused: bool) -> Result<()> {
+        let all = self.definitions();
+        let ids: Vec<u64> = all.iter().map(|definition| definition.id).collect();
+        match all.iter().find(|definition| definition.name == stream) {
+            Some(definition) => self.paused.set(definition.id, paused, &ids),
+            None => Ok(()),
+        }
+    }
+
     /// Deletes what is stored for an object without a definition.
     pub(crate) fn delete_files(&self, definition: &Definition) {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
@@ -276,7 +299,9 @@ impl Store {
             (self.checkpoints_dir(definition), self.reference_dir(definition));
         let (sink, rejected) = (self.sink_file(definition), self.rejected_file(definition));
         let (table, models) = (self.table_file(definition), self.models_dir(definition));
-        for path in [checkpoints, reference, stream, view, table, models, sink, rejected] {
+        let versions = self.versions_dir(definition);
+        for path in [checkpoints, reference, versions, stream, view, table, models, sink, rejected]
+        {
             self.remove(&path);
         }
     }
@@ -406,6 +431,16 @@ impl Store {
         }
     }
 
+    /// Returns the folder of the versions of refreshed tables that a view uses.
+    pub(super) fn versions_dir(&self, definition: &Definition) -> PathBuf {
+        self.folder(Part::Versions).join(&definition.dir)
+    }
+
+    /// Returns the owner of these versions.
+    pub(super) fn versions_owner(&self, definition: &Definition) -> Owner {
+        self.owner(definition, Part::Versions)
+    }
+
     fn reference_dir(&self, definition: &Definition) -> PathBuf {
         self.folder(Part::Reference).join(&definition.dir)
     }
@@ -499,7 +534,12 @@ impl Store {
             let suffix = match part {
                 Part::Table => ".arrow",
                 Part::Sink => SINK_ENDING,
-                Part::Stream | Part::View | Part::Checkpoints | Part::Reference | Part::Model => "",
+                Part::Stream
+                | Part::View
+                | Part::Checkpoints
+                | Part::Reference
+                | Part::Model
+                | Part::Versions => "",
             };
             let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;

@@ -44,6 +44,19 @@ pub(crate) fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch], owner: &Owner) 
 /// # Errors
 /// Corrupt when the file is damaged or belongs to another object.
 pub(crate) fn read_rows(path: &Path, bytes: &[u8], owner: &Owner) -> Result<MemTable> {
+    let (schema, rows) = read_batches(path, bytes, owner)?;
+    MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
+}
+
+/// As [`read_rows`], without making a table of them.
+///
+/// # Errors
+/// Corrupt when the file is damaged or belongs to another object.
+pub(crate) fn read_batches(
+    path: &Path,
+    bytes: &[u8],
+    owner: &Owner,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let damaged = |why: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {why}", path.display()))
             .with_hint("Restore the file from a backup; nothing has been overwritten.")
@@ -70,7 +83,7 @@ pub(crate) fn read_rows(path: &Path, bytes: &[u8], owner: &Owner) -> Result<MemT
         RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
     });
     let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(|e| damaged(&e))?;
-    MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
+    Ok((schema, rows))
 }
 
 #[cfg(test)]

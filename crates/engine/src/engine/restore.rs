@@ -21,6 +21,9 @@ pub(super) async fn restore(session: &Session) {
     let instance = &cx.instance;
     let Some(store) = &instance.store else { return };
     let known = in_order(store.definitions());
+    let paused = known.iter().filter(|d| d.kind == Kind::Stream && store.is_paused(d));
+    let paused: Vec<String> = paused.map(|definition| definition.name.clone()).collect();
+    instance.parts.paused.send_modify(|names| names.extend(paused));
     for definition in known.clone() {
         let what = || format!("opening \"{}\"", definition.name);
         let restored = caught(what, restore_one(session, &definition)).await;

@@ -133,6 +133,7 @@ pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
     };
     cx.instance.release(name).await;
     cx.catalog().remove(name)?;
+    cx.instance.parts.paused.send_if_modified(|paused| paused.remove(name));
     cx.instance.parts.fail_readers(name, &Arc::new(dropped(kind, name)));
     Ok(())
 }

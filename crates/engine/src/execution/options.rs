@@ -31,6 +31,14 @@ fn not_a_retention(value: &str) -> Error {
 /// # Errors
 /// When the value is not one.
 pub(crate) fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
+    length(key, value).map_err(|error| error.with_place(place))
+}
+
+/// As [`duration`], where the place of the option is not known.
+///
+/// # Errors
+/// When the value is not a length of time.
+pub(crate) fn length(key: &str, value: &str) -> Result<Duration> {
     let interval = ScalarValue::try_from_string(
         value.to_owned(),
         &DataType::Interval(IntervalUnit::MonthDayNano),
@@ -38,7 +46,6 @@ pub(crate) fn duration(key: &str, value: &str, place: Place) -> Result<Duration>
     let nanos = interval.ok().and_then(|i| interval_nanos(&i)).and_then(|n| u64::try_from(n).ok());
     nanos.map(Duration::from_nanos).ok_or_else(|| {
         Error::config(format!("option \"{key}\" is not an interval: '{value}'"))
-            .with_place(place)
             .with_hint(format!("Write {key} = '5 seconds'."))
     })
 }

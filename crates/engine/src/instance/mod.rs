@@ -2,7 +2,7 @@
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
 //! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `program_functions` are those of the embedding program, `pump`
-//! copies the rows of continuous INSERTs, `sink_pump` moves those of sinks, `retention` drops old rows, `unused_memory` returns what the allocator retains,
+//! copies the rows of continuous INSERTs, `sink_pump` moves those of sinks, `refreshing` loads reference tables again, `retention` drops old rows, `unused_memory` returns what the allocator retains,
 //! `failures` reports views that fail. No session and no statement is known here.
 
 pub(crate) mod configuration;
@@ -12,6 +12,7 @@ mod parts;
 pub(crate) mod planners;
 pub(crate) mod program_functions;
 pub(crate) mod pump;
+pub(crate) mod refreshing;
 pub(crate) mod retention;
 pub(crate) mod sink_pump;
 pub(crate) mod unused_memory;

@@ -30,7 +30,9 @@ mod function_names;
 pub(crate) mod insert;
 mod keyed_stream;
 mod pause_sink;
+mod pause_stream;
 mod reference_tables;
+mod refreshed_tables;
 mod replay;
 mod select;
 mod set;
@@ -182,6 +184,9 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         }
         parse::Statement::PauseSink { sink, resume } => {
             Box::new(pause_sink::PauseSink { sink, resume })
+        }
+        parse::Statement::PauseStream { stream, resume } => {
+            Box::new(pause_stream::PauseStream { stream, resume })
         }
         parse::Statement::Query(query) => Box::new(select::Select { query }),
         parse::Statement::Insert(insert) => Box::new(insert::Insert { insert: *insert, text }),

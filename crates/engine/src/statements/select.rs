@@ -15,6 +15,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, Parameters, bounded, continuous, parameters};
 
+use super::explain::table_rules;
 use super::show::{lines, rows};
 use super::{Answer, ExplainOptions, Statement, authorize_late_rows};
 use crate::access::Access;
@@ -194,5 +195,6 @@ pub(super) async fn explain_continuous(
     tail: &Tail,
 ) -> Result<Outcome> {
     let plan = cx.planner().continuous(plan, tail).await?;
-    lines("continuous_plan", &plan.to_string()).await
+    let shown = format!("{plan}{}", table_rules(&plan)?);
+    lines("continuous_plan", &shown).await
 }

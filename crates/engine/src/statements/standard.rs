@@ -15,6 +15,7 @@ use windrow_stream::texts::no_lengths;
 use super::copy::{rows_written, write_tag};
 use super::csv_header::check_header;
 use super::reference_tables::{Change, buffered_by_table, filled, is_into_memory};
+use super::refreshed_tables::{make_refreshed, take_refresh};
 use super::{Answer, Statement};
 use crate::access::Access;
 use crate::access::admission::Weight;
@@ -67,6 +68,7 @@ impl Statement for Standard {
         Box::pin(async move {
             no_lengths(&self.statement)?;
             let plan = bounded(cx.planner().statement(self.statement.clone()).await?)?;
+            let (plan, _) = take_refresh(plan)?;
             match plan {
                 LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => define_table(cx, table),
                 // Only the columns of the files are read.
@@ -87,7 +89,7 @@ impl Statement for Standard {
             let plan = cx.planner().statement(self.statement.clone()).await?;
             let plan = cx.planner().bind(plan)?;
             check_plan(&cx.access, &plan)?;
-            let plan = cx.resolve_files(plan)?;
+            let (plan, refresh) = take_refresh(cx.resolve_files(plan)?)?;
             if cx.restoring.is_none() {
                 check_location(&plan)?;
             }
@@ -119,6 +121,9 @@ impl Statement for Standard {
             }
             // It is done; running the plan shows errors that came late.
             cx.executor().collect(plan).await?;
+            if let (Some(Change::Created(name)), Some(every)) = (&change, refresh) {
+                make_refreshed(cx, name, every).await?;
+            }
             if let Some(change) = change {
                 change.store(cx, &self.text).await?;
             }

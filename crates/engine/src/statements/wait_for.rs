@@ -10,7 +10,7 @@ use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
 use crate::catalog::sinks::SinkObject;
-use crate::catalog::{Catalog, Object};
+use crate::catalog::{Catalog, Materialized, Object};
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::{Outcome, UnusedRows};
 use crate::names::plain_name;
@@ -59,6 +59,14 @@ impl Statement for WaitFor {
             };
             // Even where it had come far enough: its rows are not valid any more.
             view.check()?;
+            if let Some(stream) = paused_input(cx, &view) {
+                let message = format!(
+                    "view \"{}\" waits for stream \"{stream}\", which is paused",
+                    view.name
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message)
+                    .with_hint(format!("RESUME STREAM {stream} first.")));
+            }
             let wait = async {
                 match self.until.clone() {
                     Some(until) => {
@@ -96,6 +104,15 @@ impl Statement for WaitFor {
             Ok(Outcome::Done(format!("WAIT{}", unused.aside()).into()))
         })
     }
+}
+
+/// Returns a stream that a view reads, itself or through other views, and that is paused.
+fn paused_input(cx: &StatementContext, view: &Materialized) -> Option<String> {
+    view.reads.iter().find_map(|name| match cx.catalog().get(name) {
+        Some(Object::Materialized(inner)) => paused_input(cx, &inner),
+        _ if cx.instance.parts.paused.borrow().contains(name) => Some(name.clone()),
+        _ => cx.catalog().feed_of(name).and_then(|feed| paused_input(cx, &feed)),
+    })
 }
 
 fn timed_out(name: &str, sink: Option<&SinkObject>, timeout: Duration) -> Error {

@@ -117,6 +117,12 @@ impl Explanation<'_> {
         let mut holding = Vec::new();
         let mut streams = BTreeSet::new();
         for tap in taps.iter().filter(|tap| streams.insert(tap.stream.as_str())) {
+            if self.cx.instance.parts.paused.borrow().contains(&tap.stream) {
+                let stream = &tap.stream;
+                self.lines.push(format!(
+                    "Stream \"{stream}\" is paused: its rows are taken after RESUME STREAM {stream}."
+                ));
+            }
             let inputs = inputs(tap, now);
             let holds = |i: &&Input| i.partition.awake && Some(i.nanos) == outlook.awake;
             let holders: Vec<_> = inputs.iter().filter(holds).collect();

@@ -2,6 +2,7 @@
 
 mod memory;
 mod sinks;
+mod tables;
 mod windows;
 
 use std::sync::Arc;
@@ -54,6 +55,8 @@ const TABLES: &[(&str, Make, &[&str])] = &[
     ("files", files, &["name"]),
     ("checkpoints", checkpoints, &["view"]),
     ("memory", memory::memory, &["name"]),
+    ("tables", tables::tables, &["name"]),
+    ("table_versions", tables::table_versions, &["query", "table_name"]),
 ];
 
 /// Registers the schema.
@@ -239,7 +242,7 @@ fn listed<T>(
     all
 }
 
-fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+fn streams(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &[Kind::Stream], |object| match object {
         Object::Stream(stream) => Some(stream),
         Object::View
@@ -254,6 +257,8 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let dropped = all.iter().map(|s| Some(log(s)?.state().first));
     let health: Vec<_> = all.iter().map(|s| s.object.as_ref()?.health()).collect();
     let connected: BooleanArray = health.iter().map(|h| h.as_ref()?.connected).collect();
+    let paused = parts.paused.borrow().clone();
+    let paused: BooleanArray = all.iter().map(|s| Some(paused.contains(&s.name))).collect();
     table(vec![
         ("name", text(all.iter().map(|s| &s.name)), false),
         ("connector", maybe_text(all.iter().map(|s| Some(&s.object.as_ref()?.connector))), true),
@@ -270,6 +275,7 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("dropped_rows", maybe_count(dropped), true),
         ("error", maybe_text(all.iter().map(|s| s.error.clone())), true),
         ("connected", Arc::new(connected), true),
+        ("paused", Arc::new(paused), false),
         ("lag_rows", maybe_count(health.iter().map(|h| h.as_ref()?.lag_rows)), true),
         ("last_error", maybe_text(health.iter().map(|h| h.as_ref()?.last_error.clone())), true),
         ("definition", text(all.iter().map(|s| masked(&s.text, is_secret))), false),

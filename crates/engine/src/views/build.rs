@@ -13,6 +13,7 @@ use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermar
 use windrow_query::output::Output;
 use windrow_query::shared::Status;
 use windrow_query::start::{QuerySetup, Ready, ready};
+use windrow_query::versions::Recorder;
 use windrow_sql::plan::{ContinuousPlan, RowChanges};
 use windrow_storage::checkpoint::Checkpoints;
 use windrow_stream::answer::{AnswerTable, LiveAnswer};
@@ -24,6 +25,7 @@ use windrow_stream::{Feed, Stream};
 
 use crate::catalog::{Materialized, Object};
 use crate::durable::definitions::Definition;
+use crate::durable::table_versions::VersionFiles;
 use crate::execution::context::StatementContext;
 use crate::execution::creation::{Creation, start_retention};
 use crate::views::shape::{is_stateless, reach};
@@ -185,6 +187,7 @@ impl NewView {
             let storage = ViewStorage::open(cx, &spec, definition.clone()).await?;
             let reach_ticks = spec.reach_ticks;
             let kept = definition.filter(|_| storage.spiller.is_some());
+            let recorder = recorder(cx, kept.as_ref())?;
             let (plan, bounded) = match kept {
                 Some(definition) => {
                     keep_tables(cx, &definition, (plan, self.bounded.clone())).await?
@@ -207,6 +210,7 @@ impl NewView {
                 from: from.clone(),
                 checkpointer: storage.checkpointer(cx),
                 skips_rows: self.skips_rows,
+                recorder,
                 ..QuerySetup::new(Arc::clone(&shared), output(cx, &storage, &answer), self.late_to)
             };
             let ViewStorage { log, archived, spiller, checkpoints, resume, .. } = storage;
@@ -290,6 +294,19 @@ fn answer(
     let memory = MemoryConsumer::new(format!("rows of view \"{view}\""))
         .register(&cx.instance.parts.env.memory_pool);
     Ok(Some(Arc::new(LiveAnswer::new(&plan.schema, key, memory)?)))
+}
+
+/// Returns where a durable view records the versions of refreshed tables.
+///
+/// # Errors
+/// When its records are damaged.
+fn recorder(
+    cx: &StatementContext,
+    definition: Option<&Definition>,
+) -> Result<Option<Arc<dyn Recorder>>> {
+    let (Some(store), Some(definition)) = (&cx.instance.store, definition) else { return Ok(None) };
+    let files = VersionFiles::open(store, definition, &cx.instance.parts.clock)?;
+    Ok(Some(Arc::new(files)))
 }
 
 /// Returns the destination of the rows of a view.

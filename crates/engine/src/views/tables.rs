@@ -24,13 +24,15 @@ use datafusion::prelude::Column;
 use futures::future::BoxFuture;
 use windrow_core::{Error, Result};
 use windrow_query::reference::rows_of_table;
+use windrow_query::refreshed::RefreshedRelation;
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::LeafTable;
 use windrow_sql::plan::{ContinuousPlan, StreamRelation};
 
-use crate::durable::definitions::Definition;
+use crate::durable::definitions::{Definition, Part};
 use crate::durable::store::{Store, missing};
 use crate::durable::table_rows::{read_rows, to_bytes};
+use crate::durable::table_versions::changed_rule;
 use crate::execution::context::StatementContext;
 use crate::names::SCHEMA;
 
@@ -70,10 +72,12 @@ pub(super) async fn keep_tables(
     Ok((plan.map_plans(&mut |plan| replace(plan, &kept))?, replace(bounded, &kept)?))
 }
 
-/// The table that a scan reads; `None` for a stream, a view or the input of a plan.
+/// The table that a scan reads; `None` for a stream, a view, the input of a plan, or a table with versions.
 fn table_of(scan: &TableScan) -> Option<&str> {
     let provider = source_as_provider(&scan.source).ok()?;
-    let enters = provider.is::<StreamRelation>() || provider.is::<LeafTable>();
+    let enters = provider.is::<StreamRelation>()
+        || provider.is::<LeafTable>()
+        || provider.is::<RefreshedRelation>();
     let is_ours = scan.table_name.schema().is_none_or(|schema| schema == SCHEMA);
     (!enters && is_ours).then(|| scan.table_name.table())
 }
@@ -133,6 +137,9 @@ async fn keep(
             )));
         }
         return Ok(table);
+    }
+    if definition.parts.contains(&Part::Versions) {
+        return Err(changed_rule(&definition.name, name, "is not refreshed any more, and was"));
     }
     let scan = TableScanBuilder::new(name, source).build().map_err(from_datafusion)?;
     // The reservation is held while the rows are written.

@@ -25,6 +25,7 @@ mod cursor;
 mod ddl;
 mod dialect;
 mod errors;
+mod external_table;
 mod foreign;
 mod foreign_functions;
 mod function;
@@ -219,6 +220,10 @@ fn engine(tokens: &[TokenWithSpan], end: Place) -> Result<EngineStatement> {
     if let Some(place) = tail.lateness.map(|l| l.place) {
         return Err(Error::sql("a grace period needs a continuous query").with_place(place));
     }
+    let (tokens, options) = match external_table::cut_options(&tokens, end)? {
+        Some((tokens, options)) => (tokens, options),
+        None => (tokens, vec![]),
+    };
     let failed = |e| from_engine(e, &tokens, end);
     let mut parser = DFParserBuilder::new(tokens.clone())
         .with_dialect(&dialect::DIALECT)
@@ -227,6 +232,9 @@ fn engine(tokens: &[TokenWithSpan], end: Place) -> Result<EngineStatement> {
         .map_err(failed)?;
     let mut statement = parser.parse_statement().map_err(failed)?;
     nothing_left(&parser.parser, &tokens, end)?;
+    if let EngineStatement::CreateExternalTable(table) = &mut statement {
+        table.options.extend(options);
+    }
     spell_engine(&mut statement)?;
     refused::check_engine(&statement, &tokens, end)?;
     canonicalize_engine(&mut statement)?;

@@ -68,14 +68,20 @@ fn without_options(tokens: &[TokenWithSpan]) -> (&[TokenWithSpan], Option<&[Toke
     (tokens, None)
 }
 
-/// `PAUSE SINK name`, `RESUME SINK name`.
+/// `PAUSE SINK name`, `RESUME SINK name`, and the same of a stream.
 pub(super) fn pause(mut cursor: Cursor<'_>, resume: bool) -> Result<Statement> {
     let (word, at) = (if resume { "RESUME" } else { "PAUSE" }, cursor.place());
     cursor.advance();
+    if cursor.eat(&["STREAM"]) {
+        let stream = cursor.name("the name of the stream")?;
+        cursor.expect_end()?;
+        return Ok(Statement::PauseStream { stream, resume });
+    }
     if !cursor.eat(&["SINK"]) {
-        return Err(Error::sql(format!("{word} is not part of this version, but for sinks"))
-            .with_place(at)
-            .with_hint(format!("Write {word} SINK name.")));
+        let e = format!("{word} is not part of this version, but for sinks and streams");
+        return Err(Error::sql(e).with_place(at).with_hint(format!(
+            "Write {word} SINK name or {word} STREAM name. A view rests while the streams that it reads are paused."
+        )));
     }
     let sink = cursor.name("the name of the sink")?;
     cursor.expect_end()?;

@@ -64,6 +64,13 @@ pub enum Statement {
         /// Whether it continues.
         resume: bool,
     },
+    /// `PAUSE STREAM name`, `RESUME STREAM name`.
+    PauseStream {
+        /// The stream.
+        stream: ObjectName,
+        /// Whether it continues.
+        resume: bool,
+    },
     /// `SELECT`, `WITH`, `VALUES`, with or without a tail.
     Query(ContinuousQuery),
     /// `INSERT INTO`.

@@ -13,13 +13,14 @@ use sqlparser::tokenizer::Span;
 use windrow_core::{Error, WindowKind, WindowSpec, Windows, time};
 
 use super::assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
+use super::fill_linear::{self, Gaps};
 use super::lengths::Length;
 use super::tvf::error;
 
 /// The output column that says whether a row fills a gap.
-const FILLED: &str = "filled";
+pub(super) const FILLED: &str = "filled";
 /// The time of the newest row of a key.
-const NEWEST: &str = "__newest";
+pub(super) const NEWEST: &str = "__newest";
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -27,12 +28,23 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 pub(super) struct Filling {
     /// The columns of PARTITION BY: gaps are filled per key.
     pub(super) keys: Vec<Expr>,
-    /// Whether gaps have the values of the previous row instead of NULL.
-    pub(super) previous: bool,
+    /// What gaps are filled with.
+    pub(super) with: With,
     /// The size of the windows, and how long after its last row a key is filled.
     pub(super) lengths: Vec<Option<(Length, Span)>>,
     /// The span of FILL.
     pub(super) span: Span,
+}
+
+/// What gaps are filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    /// NULL.
+    Null,
+    /// The row before.
+    Previous,
+    /// What lies between the rows before and after.
+    Linear,
 }
 
 /// Plans FILL over the rows of `input`, whose windows are identified by the time `at`, which is in `unit`.
@@ -43,7 +55,7 @@ pub(super) fn plan(
     filling: Filling,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
-    let Filling { keys, previous, lengths, span } = filling;
+    let Filling { keys, with, lengths, span } = filling;
     if [WINDOW_START, WINDOW_END].contains(&at.name.as_str()) {
         let e = Error::sql(format!("FILL goes over window_time, not {}", at.name));
         let hint = "Add window_time to SELECT and GROUP BY of its input.";
@@ -64,6 +76,7 @@ pub(super) fn plan(
     let rows = rows.filter(|(_, name)| is_value(name) || keys.contains(name));
     let mut rows: Vec<Expr> = rows.map(|(column, name)| Expr::Column(column).alias(name)).collect();
     rows.push(Expr::Column(at.clone()).alias(NEWEST));
+    let whole = (with == With::Linear).then(|| input.clone());
     let rows = LogicalPlanBuilder::from(input).project(rows)?.build()?;
     let newest = Column::from_name(NEWEST);
     let sliding = WindowAssign::with_qualifier(rows, newest, Windows::Aligned(windows), None)?;
@@ -90,12 +103,20 @@ pub(super) fn plan(
             WINDOW_END => named(WINDOW_END),
             _ if *name == at.name => named(WINDOW_TIME).alias(name),
             WINDOW_TIME => named(WINDOW_TIME),
-            _ if previous || keys.contains(name) => named(name),
+            _ if with != With::Null || keys.contains(name) => named(name),
             _ => when(own.clone(), named(name)).end()?.alias(name),
         });
     }
     output.push((!own).alias(FILLED));
-    LogicalPlanBuilder::from(newest).project(output)?.build()
+    let Some(whole) = whole else {
+        return LogicalPlanBuilder::from(newest).project(output)?.build();
+    };
+    // The columns of the input, with the bounds of all windows.
+    output.push(named(NEWEST));
+    let filled = LogicalPlanBuilder::from(newest).project(output)?.build()?;
+    let values: Vec<&String> = names.iter().filter(is_value).collect();
+    let gaps = Gaps { keys: &keys, values: &values, at: &at.name, size, ttl };
+    fill_linear::plan(filled, whole, &names, &gaps)
 }
 
 /// Size and ttl in ticks.

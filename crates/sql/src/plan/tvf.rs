@@ -17,7 +17,7 @@ use sqlparser::tokenizer::Span;
 use windrow_core::{Error, Place, SessionSpec, Windows, Zone, sql_type, time};
 
 use super::assign::{Keys, WINDOW_TIME, WindowAssign};
-use super::fill::{self, Filling};
+use super::fill::{self, Filling, With};
 use super::lengths::{Clocks, Length, Lengths};
 use super::lineage;
 use crate::parse::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
@@ -80,7 +80,7 @@ impl Function {
             Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset] [, time zone]).",
             Self::Session => "Write SESSION(stream [PARTITION BY key], time, gap).",
             Self::Fill => {
-                "Write FILL(windows [PARTITION BY key], window_time, size, ttl [, fill => 'previous'])."
+                "Write FILL(windows [PARTITION BY key], window_time, size, ttl [, fill => 'previous' | 'linear'])."
             }
         }
     }
@@ -156,7 +156,7 @@ fn plan(
         let keys = arguments.keys.map(|keys| session_keys(function, keys, &input, context));
         let filling = Filling {
             keys: keys.transpose()?.unwrap_or_default(),
-            previous: arguments.fill.map_or(Ok(false), |fill| is_previous(fill, context))?,
+            with: arguments.fill.map_or(Ok(With::Null), |fill| fills_with(fill, context))?,
             lengths,
             span,
         };
@@ -274,25 +274,23 @@ fn session_keys(
     Ok(keys)
 }
 
-/// Whether gaps are filled with the previous row instead of NULL.
-fn is_previous(fill: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result<bool> {
+/// What gaps are filled with.
+fn fills_with(fill: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result<With> {
     let span = fill.span();
     let expr = context.sql_to_expr(fill, &DFSchema::empty())?;
     let refused = |hint: &str| {
-        let e =
-            Error::sql("FILL fills gaps with NULL, or with the row before (fill => 'previous')");
+        let e = Error::sql(
+            "FILL fills gaps with NULL, with the row before (fill => 'previous'), or between both rows (fill => 'linear')",
+        );
         Err(error(e.with_hint(hint), Some(span)))
     };
     match &expr {
-        Expr::Literal(value, _) if value.is_null() => Ok(false),
+        Expr::Literal(value, _) if value.is_null() => Ok(With::Null),
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
             match text.to_lowercase().as_str() {
-                "null" => Ok(false),
-                "previous" | "prev" | "locf" => Ok(true),
-                "linear" | "interpolate" => refused(
-                    "A value between two rows is known when the second has come: compute it from the rows before and after, \
-                 with lag and lead OVER (PARTITION BY key ORDER BY window_time).",
-                ),
+                "null" => Ok(With::Null),
+                "previous" | "prev" | "locf" => Ok(With::Previous),
+                "linear" | "interpolate" => Ok(With::Linear),
                 _ => refused("A constant is coalesce(x, 0) over the NULLs."),
             }
         }

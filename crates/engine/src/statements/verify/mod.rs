@@ -17,6 +17,7 @@ mod range;
 mod recomputation;
 mod refused;
 mod seen;
+mod versions;
 
 use std::sync::Arc;
 

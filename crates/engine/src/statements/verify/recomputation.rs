@@ -14,6 +14,7 @@ use windrow_stream::stream::table::LeftOut;
 
 use super::refused::unknown_skipped;
 use super::seen::{Notes, Seen};
+use super::versions::with_versions;
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::execution::context::StatementContext;
 
@@ -94,7 +95,7 @@ pub(super) fn recomputation(
             ));
         }
     }
-    let (plan, scans) = without(cx.catalog(), view.plan.clone(), &left_out)?;
+    let (plan, scans) = without(cx.catalog(), with_versions(view, view.plan.clone())?, &left_out)?;
     let several = scans.iter().find(|(stream, scans)| {
         **scans > 1 && left_out.get(*stream).is_some_and(|l| !l.rows.is_empty())
     });

@@ -31,6 +31,13 @@ fn a_sink_has_a_view_or_a_query() {
             "{sql}"
         );
     }
+    for (sql, resumes) in [("PAUSE STREAM s", false), ("RESUME STREAM s", true)] {
+        let paused = one(sql);
+        assert!(
+            matches!(paused, Statement::PauseStream { resume, .. } if resume == resumes),
+            "{sql}"
+        );
+    }
 }
 
 #[test]
