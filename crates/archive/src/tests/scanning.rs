@@ -1,6 +1,6 @@
 //! Scans: the right rows, and files that are not opened.
 
-use arrow::array::{AsArray, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, AsArray, TimestampNanosecondArray};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, col, lit};
@@ -15,7 +15,7 @@ use super::*;
 async fn find(snapshot: &ArchiveSnapshot, filter: Expr) -> (Vec<i64>, usize) {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
     let session = context.state();
-    let projection = vec![0, 1, 2];
+    let projection: Vec<usize> = (0..snapshot.schema().fields().len()).collect();
     let scan = snapshot
         .scan(&session, Some(&projection), std::slice::from_ref(&filter), Some(1))
         .await
