@@ -9,14 +9,13 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::stream::Stream;
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use windrow_core::{Error, Result};
 
 use super::connection::Connection;
 use super::log::{NatsMessage, extent, missing};
-use crate::broker::log::{Entry, Feed, Fetched, PIECE_BYTES, Portion};
+use crate::broker::log::{Entry, Feed, Fetched};
 use crate::causes::with_causes;
 
 /// How long the server waits for messages before it says that there are none.
@@ -46,7 +45,6 @@ pub(crate) struct NatsFeed {
     delivered: u64,
     /// How many messages the server has for it.
     pending: u64,
-    portion: Portion,
 }
 
 impl NatsFeed {
@@ -57,8 +55,7 @@ impl NatsFeed {
         losses: watch::Receiver<u64>,
     ) -> Self {
         let pending = consumer.cached_info().num_pending;
-        let (batch, delivered, portion) = (None, 0, Portion::default());
-        Self { connection, stream, consumer, span, losses, batch, delivered, pending, portion }
+        Self { connection, stream, consumer, span, losses, batch: None, delivered: 0, pending }
     }
 
     fn away(&self, why: &str) -> Error {
@@ -80,7 +77,6 @@ impl NatsFeed {
         }
         self.delivered = number;
         let message = message.message;
-        self.portion.saw(message.payload.len());
         entries.push(Entry {
             offset: sequence,
             value: Some(message.payload),
@@ -167,9 +163,8 @@ impl Feed<NatsMessage> for NatsFeed {
         let mut batch = match self.batch.take() {
             Some(batch) => batch,
             None => {
-                let count = self.portion.messages(PULL);
-                let requested = self.consumer.batch().max_messages(count).expires(WAIT);
-                requested.messages().await.map_err(|error| self.away(&with_causes(&error)))?
+                let requested = self.consumer.batch().max_messages(PULL).expires(WAIT).messages();
+                requested.await.map_err(|error| self.away(&with_causes(&error)))?
             }
         };
         let first = tokio::select! {
@@ -183,15 +178,10 @@ impl Feed<NatsMessage> for NatsFeed {
             Some(Ok(message)) => self.add(message, &mut entries)?,
         }
         let mut is_open = true;
-        let size = |entry: &Entry<NatsMessage>| entry.value.as_ref().map_or(0, Bytes::len);
-        let mut bytes: usize = entries.iter().map(size).sum();
-        while is_open && entries.len() < rows_max && bytes < PIECE_BYTES {
+        while is_open && entries.len() < rows_max {
             match batch.next().now_or_never() {
                 None => break,
-                Some(Some(Ok(message))) => {
-                    bytes += message.payload.len();
-                    self.add(message, &mut entries)?;
-                }
+                Some(Some(Ok(message))) => self.add(message, &mut entries)?,
                 // The next request shows whether an error lasts.
                 Some(Some(Err(_)) | None) => is_open = false,
             }
