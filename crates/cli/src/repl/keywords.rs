@@ -159,6 +159,7 @@ pub(super) const KEYWORDS: &[&str] = &[
     "REPLACE",
     "RESET",
     "RESUME SINK",
+    "RESUME STREAM",
     "RETURN",
     "RETURNS",
     "RIGHT",
