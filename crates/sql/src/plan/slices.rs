@@ -13,6 +13,18 @@
 //!
 //! Both return the states of groups in the same columns, and the nodes that merge the states are unchanged, so it works
 //! for every aggregate function. It shares nothing with the window operator, which is tested against the bounded form.
+//!
+//! Where the groups have keys, and the end of the window is one of the group expressions, slices are distributed by the
+//! keys before they are repeated, and groups are merged by their end alone instead of by all bounds:
+//!
+//! ```text
+//! AggregateExec: FinalPartitioned, by [bounds, keys]     ProjectionExec: bounds of each end
+//!   RepartitionExec: Hash([bounds, keys])                  AggregateExec: FinalPartitioned, by [end, keys]
+//!     states, as above                               =►      UnnestExec: ends of windows of each slice
+//!                                                              RepartitionExec: Hash([keys])
+//!                                                                AggregateExec: Partial, by [slice, keys]
+//! ```
+//! Rows then leave the plan in other partitions than DataFusion has planned; so not below a node that relies on these.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,15 +37,17 @@ use datafusion::common::{
 };
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
-use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_expr::{Distribution, Partitioning, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::bounds::{Bound, of_same_windows};
 
@@ -49,14 +63,15 @@ pub(super) struct CountBySlices;
 
 impl PhysicalOptimizerRule for CountBySlices {
     fn optimize(&self, plan: PlanRef, _: &ConfigOptions) -> Result<PlanRef> {
-        plan.transform_up(|node| {
-            let sliced = match node.downcast_ref::<AggregateExec>() {
-                Some(aggregate) => by_slices(aggregate)?,
-                None => None,
-            };
-            Ok(sliced.map_or_else(|| Transformed::no(node), Transformed::yes))
-        })
-        .data()
+        distributed_by_keys(plan, true)?
+            .transform_up(|node| {
+                let sliced = match node.downcast_ref::<AggregateExec>() {
+                    Some(aggregate) => by_slices(aggregate)?,
+                    None => None,
+                };
+                Ok(sliced.map_or_else(|| Transformed::no(node), Transformed::yes))
+            })
+            .data()
     }
 
     fn name(&self) -> &'static str {
@@ -68,6 +83,83 @@ impl PhysicalOptimizerRule for CountBySlices {
     }
 }
 
+/// The plan with groups that are merged by their end and keys. `free`: nothing above relies on the partitions of its rows.
+#[recursive::recursive]
+fn distributed_by_keys(plan: PlanRef, free: bool) -> Result<PlanRef> {
+    let merged = match plan.downcast_ref::<AggregateExec>() {
+        Some(aggregate) if free => by_keys(aggregate)?,
+        _ => None,
+    };
+    let plan = merged.unwrap_or(plan);
+    let distributes = plan.downcast_ref::<RepartitionExec>().is_some()
+        || plan.downcast_ref::<CoalescePartitionsExec>().is_some()
+        || plan.downcast_ref::<SortPreservingMergeExec>().is_some();
+    let inputs = plan.children();
+    let required = plan.input_distribution_requirements();
+    let passes_on = match required.child_distribution(0) {
+        Some(Distribution::UnspecifiedDistribution | Distribution::SinglePartition) => {
+            inputs.len() == 1
+        }
+        _ => false,
+    };
+    let free = distributes || (free && passes_on);
+    let inputs = inputs.into_iter().map(|input| distributed_by_keys(Arc::clone(input), free));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let changed = inputs.iter().zip(plan.children()).any(|(new, old)| !Arc::ptr_eq(new, old));
+    if !changed {
+        return Ok(plan);
+    }
+    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    plan.replace_children(inputs, recompute)
+}
+
+/// The same groups, merged by their end and keys; `None` if the aggregate does not have that shape.
+fn by_keys(merge: &AggregateExec) -> Result<Option<PlanRef>> {
+    let Some(distributed) = merge.input().downcast_ref::<RepartitionExec>() else {
+        return Ok(None);
+    };
+    let Partitioning::Hash(_, partitions) = distributed.partitioning() else { return Ok(None) };
+    let Some(partial) = distributed.input().downcast_ref::<AggregateExec>() else {
+        return Ok(None);
+    };
+    let is_merge = *merge.mode() == AggregateMode::FinalPartitioned
+        && *partial.mode() == AggregateMode::Partial
+        && !distributed.preserve_order();
+    if !is_merge || !is_plain(merge) || !is_plain(partial) {
+        return Ok(None);
+    }
+    let Some(rows) = Rows::of(partial.input())? else { return Ok(None) };
+    match Sliced::of(partial, rows)? {
+        Some(sliced) if sliced.groups_by_end_and_keys() => {
+            let merged = sliced.merged(merge, partial, *partitions)?;
+            Ok(replaces(&merged.schema(), &merge.schema()).then_some(merged))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether rows of `new` may stand where the plan has those of `old`: the same columns, except that fewer may be NULL.
+fn replaces(new: &Schema, old: &Schema) -> bool {
+    let fields = new.fields().iter().zip(old.fields());
+    new.fields().len() == old.fields().len()
+        && new.metadata() == old.metadata()
+        && fields.into_iter().all(|(new, old)| {
+            new.name() == old.name()
+                && new.data_type() == old.data_type()
+                && new.metadata() == old.metadata()
+                && (old.is_nullable() || !new.is_nullable())
+        })
+}
+
+/// Whether it has one set of groups, all of them are wanted, and no parent could rely on their order.
+fn is_plain(aggregate: &AggregateExec) -> bool {
+    let groups = aggregate.group_expr();
+    groups.is_single()
+        && !groups.is_empty()
+        && aggregate.limit_options().is_none()
+        && aggregate.properties().output_ordering().is_none()
+}
+
 /// The same groups by slices; `None` if the aggregate does not have that shape.
 fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
     let last = match aggregate.mode() {
@@ -76,10 +168,8 @@ fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
         AggregateMode::SinglePartitioned => Some(AggregateMode::FinalPartitioned),
         _ => return Ok(None),
     };
-    let groups = aggregate.group_expr();
-    let plain = groups.is_single() && !groups.is_empty() && aggregate.limit_options().is_none();
     // Repeated groups have no order that a parent could rely on.
-    if !plain || aggregate.properties().output_ordering().is_some() {
+    if !is_plain(aggregate) {
         return Ok(None);
     }
     let Some(rows) = Rows::of(aggregate.input())? else { return Ok(None) };
@@ -88,7 +178,7 @@ fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
     let Some(mode) = last else { return Ok(Some(states)) };
     let merged = AggregateExec::try_new(
         mode,
-        groups.as_final(),
+        aggregate.group_expr().as_final(),
         aggregate.aggr_expr().to_vec(),
         aggregate.filter_expr().to_vec(),
         states,
@@ -219,22 +309,71 @@ impl Sliced {
         Ok(divided.then_some(Self { rows, before, ends, end, groups }))
     }
 
+    /// Whether the end of the window is a group expression, so that other bounds add no groups, and there are others than
+    /// bounds.
+    fn groups_by_end_and_keys(&self) -> bool {
+        let is_end = |expr: &PhysicalExprRef| {
+            expr.downcast_ref::<Column>().is_some_and(|column| column.index() == self.end)
+        };
+        self.groups.iter().any(|(expr, _)| is_end(expr))
+            && self
+                .groups
+                .iter()
+                .any(|(expr, of)| *of == Of::Row && !collect_columns(expr).is_empty())
+    }
+
+    /// The groups of `merge`, of the states of `partial`, distributed into `partitions` by their keys.
+    fn merged(
+        &self,
+        merge: &AggregateExec,
+        partial: &AggregateExec,
+        partitions: usize,
+    ) -> Result<PlanRef> {
+        let slices = self.slices(partial)?;
+        let keys = self.groups.iter().filter(|(_, of)| *of == Of::Row).count();
+        let schema = slices.schema();
+        let column = |at: usize| -> (PhysicalExprRef, String) {
+            let name = schema.field(at).name();
+            (Arc::new(Column::new(name, at)), name.clone())
+        };
+        // The slice is followed by the keys, then by the states.
+        let hash = Partitioning::Hash((1..=keys).map(|at| column(at).0).collect(), partitions);
+        let slices = Arc::new(RepartitionExec::try_new(slices, hash)?);
+        let groups = Arc::new(AggregateExec::try_new(
+            AggregateMode::FinalPartitioned,
+            PhysicalGroupBy::new_single((0..=keys).map(column).collect()),
+            merge.aggr_expr().to_vec(),
+            merge.filter_expr().to_vec(),
+            self.ends_of(slices)?,
+            merge.input_schema(),
+        )?);
+        self.with_bounds(groups, merge.group_expr())
+    }
+
     /// The states of the groups, in the columns of a partial `aggregate`.
     fn states(&self, aggregate: &AggregateExec) -> Result<PlanRef> {
-        let slices = self.slices(aggregate)?;
-        let ends = self.repeated(slices)?;
+        let ends = self.ends_of(self.slices(aggregate)?)?;
+        self.with_bounds(ends, aggregate.group_expr())
+    }
+
+    /// Each of the slices once for each of its windows that satisfies the conditions.
+    fn ends_of(&self, slices: PlanRef) -> Result<PlanRef> {
         let (of_ends, _) = self.conditions();
-        let ends = of_ends.into_iter().try_fold(ends, |plan, condition| {
+        of_ends.into_iter().try_fold(self.repeated(slices)?, |plan, condition| {
             let condition = at_end(condition, self.end)?;
             Ok::<PlanRef, DataFusionError>(Arc::new(FilterExec::try_new(condition, plan)?))
-        })?;
+        })
+    }
+
+    /// The group expressions `by` and what follows them, of rows with an end, keys, and what follows them.
+    fn with_bounds(&self, ends: PlanRef, by: &PhysicalGroupBy) -> Result<PlanRef> {
         let schema = ends.schema();
         let column =
             |at: usize| Arc::new(Column::new(schema.field(at).name(), at)) as PhysicalExprRef;
         // The end is followed by the keys, then by the states.
         let mut next = 1..schema.fields().len();
         let mut columns = vec![];
-        for ((expr, of), (_, name)) in self.groups.iter().zip(aggregate.group_expr().expr()) {
+        for ((expr, of), (_, name)) in self.groups.iter().zip(by.expr()) {
             let expr = match of {
                 Of::End => at_end(expr, self.end)?,
                 _ => next.next().map(column).ok_or_else(lost)?,
@@ -270,7 +409,7 @@ impl Sliced {
         for (expr, field) in self.rows.columns.iter().zip(aggregate.input().schema().fields()) {
             let expr = match Of::columns(expr, self.end) {
                 Of::Row => Arc::clone(expr),
-                _ => Arc::new(Literal::new(ScalarValue::try_from(field.data_type())?)),
+                _ => Arc::new(Literal::new(ScalarValue::Null)),
             };
             columns.push((expr, field.name().clone()));
         }

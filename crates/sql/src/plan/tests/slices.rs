@@ -116,3 +116,57 @@ async fn rows_that_know_their_window() {
     ];
     compare(over_windows(&queries), false).await;
 }
+
+const BY_ALL: &str = "GROUP BY window_start, window_end, auction";
+
+/// The plan of a query over sliding windows for three partitions, after comparing its rows.
+async fn plan_of(sql: &str) -> String {
+    let (world, states) = world();
+    let [_, [state, by_rows]] = states.as_slice() else { unreachable!() };
+    let sql = sql.replace('#', WINDOWS[0]);
+    let (plan, rows) = planned(&world, state, &sql).await;
+    assert_eq!(rows, planned(&world, by_rows, &sql).await.1, "{sql}");
+    assert!(!rows.is_empty(), "{sql}");
+    plan
+}
+
+#[tokio::test]
+async fn slices_are_distributed_by_keys() {
+    for sql in [
+        format!("SELECT window_start, auction, count(*), sum(price) FROM # {BY_ALL}"),
+        format!("SELECT auction, window_time, max(price) FROM # {BY_ALL}, window_time"),
+        format!(
+            "SELECT window_end, auction, count(*) FROM # WHERE window_end < '1970-01-01 00:00:09' {BY_ALL}"
+        ),
+        format!(
+            "SELECT window_start, max(n) FROM (SELECT window_start, auction, count(*) AS n FROM # {BY_ALL}) GROUP BY window_start"
+        ),
+        format!(
+            "SELECT window_start, auction, count(*) AS n FROM # {BY_ALL} ORDER BY n, window_start, auction LIMIT 5"
+        ),
+    ] {
+        let plan = plan_of(&sql).await;
+        assert!(plan.contains("Hash([auction@1], 3)"), "{sql}\n{plan}");
+        assert!(!plan.contains("Hash([window_start@0, window_end@1"), "{sql}\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn partitions_that_are_relied_on_are_kept() {
+    let part = |what: &str| {
+        format!("(SELECT window_start AS s, window_end AS e, auction, {what} AS n FROM # {BY_ALL})")
+    };
+    let (a, b) = (part("count(*)"), part("max(price)"));
+    for sql in [
+        format!(
+            "SELECT a.s, a.auction, a.n, b.n FROM {a} AS a JOIN {b} AS b ON a.s = b.s AND a.e = b.e AND a.auction = b.auction"
+        ),
+        format!("SELECT s, auction, n, sum(n) OVER (PARTITION BY s, e, auction) FROM {a}"),
+        format!("SELECT s, e, auction, sum(n) FROM ({a} UNION ALL {b}) GROUP BY s, e, auction"),
+    ] {
+        let plan = plan_of(&sql).await;
+        assert!(plan.contains("window_slice"), "{sql}\n{plan}");
+    }
+    let coarse = "SELECT date_trunc('minute', window_end), auction, count(*) FROM # GROUP BY 1, 2";
+    assert!(!plan_of(coarse).await.contains("Hash([auction@1], 3)"));
+}
