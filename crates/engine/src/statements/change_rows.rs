@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::parser::Statement as EngineStatement;
 use futures::TryStreamExt;
 use windrow_core::{Error, ErrorKind, Result};
@@ -50,11 +50,12 @@ impl Statement for ChangeRows {
             let Some((_, push)) = self.stream(cx.catalog())? else {
                 return self.standard().parameters(cx).await;
             };
-            let query = self.change.query(&names(&push))?;
+            let query = self.change.query(&names(&push.physical()))?;
             let mut found = parameters(&cx.planner().unbound(&query).await?)?;
             // A parameter that is a value by itself has the type of its column.
+            let physical = push.physical();
             for (column, value) in self.change.assignments.iter().flatten() {
-                let field = push.physical().fields().find(column);
+                let field = physical.fields().find(column);
                 if let (Some(number), Some((_, field))) = (placeholder(value), field) {
                     found.insert(number, Some(field.data_type().clone()));
                 }
@@ -78,7 +79,7 @@ impl Statement for ChangeRows {
                 return self.standard().check(cx).await;
             };
             self.check_columns(&stream, &push)?;
-            let query = self.change.query(&names(&push))?;
+            let query = self.change.query(&names(&push.physical()))?;
             cx.planner().query(&query, &[]).await.map(drop)
         })
     }
@@ -93,7 +94,7 @@ impl Statement for ChangeRows {
                 return self.standard().explain(cx, options).await;
             };
             self.check_columns(&stream, &push)?;
-            let query = self.change.query(&names(&push))?;
+            let query = self.change.query(&names(&push.physical()))?;
             let plan = cx.planner().query(&query, &[]).await?;
             explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options }).await
         })
@@ -105,7 +106,7 @@ impl Statement for ChangeRows {
                 return self.standard().execute(cx).await;
             };
             self.check_columns(&stream, &push)?;
-            let query = self.change.query(&names(&push))?;
+            let query = self.change.query(&names(&push.physical()))?;
             let plan = cx.planner().query(&query, &[]).await?;
             let target = Target::all(&push).in_zone(cx.insert_zone());
             let deletes = self.change.assignments.is_none();
@@ -126,7 +127,7 @@ impl Statement for ChangeRows {
                 batches.push(batch);
             }
             if count > 0 {
-                alone.put(&concat_batches(push.physical(), &batches)?, deletes).await?;
+                alone.put(&concat_batches(&push.physical(), &batches)?, deletes).await?;
             }
             drop(held);
             let said = format!("{} {count}", self.verb());
@@ -188,10 +189,11 @@ impl ChangeRows {
                 ))
                 .with_hint("DELETE the row, and INSERT it with its new key."));
             }
-            if push.physical().index_of(column).is_ok() {
+            let physical = push.physical();
+            if physical.index_of(column).is_ok() {
                 continue;
             }
-            let known = names(push);
+            let known = names(&physical);
             let is_visible = at.is_some_and(|at| at + 2 < all.fields().len());
             return Err(match is_visible {
                 true => {
@@ -211,8 +213,8 @@ impl ChangeRows {
 }
 
 /// The columns that rows are inserted with.
-fn names(push: &PushStream) -> Vec<&str> {
-    push.physical().fields().iter().map(|field| field.name().as_str()).collect()
+fn names(columns: &Schema) -> Vec<&str> {
+    columns.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
 /// Returns the error for more rows than are written together.
