@@ -82,7 +82,7 @@ impl Home {
         Ok(())
     }
 
-    /// Waits until a query gives `rows`; the clock moves, but not by a minute.
+    /// Waits until a query returns `rows`; the clock moves, but not by a minute.
     fn until(&self, sql: &str, rows: &str) -> Result<(), Failed> {
         let mut shown = String::new();
         for look in 1..3_000 {
@@ -98,7 +98,7 @@ impl Home {
         Err(format!("{sql}: {shown} and not {rows}").into())
     }
 
-    /// A view has the rows that its bounded form gives.
+    /// A view has the rows that its bounded form returns.
     fn verified(&self, view: &str) -> Result<(), Failed> {
         let said = self.text(&format!("VERIFY VIEW {view}"))?;
         if said.starts_with("equal") { Ok(()) } else { Err(said.into()) }
@@ -202,7 +202,7 @@ fn windows() -> Result<(), Failed> {
     home.verified("after")?;
     let plan = home.text("EXPLAIN SELECT name FROM s JOIN rates ON s.k = rates.k EMIT CHANGES")?;
     if !plan
-        .contains("table rates: looked at every 600 s; the event time of a row decides its version")
+        .contains("table rates: checked every 600 s; the event time of a row decides its version")
     {
         return Err(plan.into());
     }

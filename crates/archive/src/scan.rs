@@ -114,7 +114,7 @@ impl ArchiveSnapshot {
         Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 
-    /// Returns what gives files without columns that were added later the values of these; `None`: they are NULL.
+    /// Returns the adapter that fills in columns that were added after a file was written; `None`: they are NULL.
     fn defaults(&self) -> Result<Option<Arc<dyn PhysicalExprAdapterFactory>>> {
         let layout = self.spec.layout();
         let mut values = HashMap::new();
@@ -150,7 +150,7 @@ impl ArchiveSnapshot {
     }
 }
 
-/// Gives columns the values that they have in files without them.
+/// The values of added columns in files without them.
 #[derive(Debug)]
 struct Defaults(Arc<HashMap<String, ScalarValue>>);
 

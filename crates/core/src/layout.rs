@@ -1,4 +1,4 @@
-//! The columns of stored rows, to which some were added after rows had been stored.
+//! The columns of stored rows, where columns may have been added after rows were stored.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::error::{Error, Result};
 
-/// Columns of which the last ones may be missing in rows that were stored before these were added.
+/// Columns of which the last ones are missing in rows that were stored before they were added.
 #[derive(Debug, Clone)]
 pub struct Layout {
     schema: SchemaRef,
@@ -69,7 +69,7 @@ impl Layout {
     /// Returns rows with all columns and exactly this schema.
     ///
     /// # Errors
-    /// When other columns are missing than those that were added, or types or nulls do not fit.
+    /// When columns are missing that were not added, or types or nulls do not fit.
     pub fn widened(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = rows.columns().to_vec();

@@ -28,7 +28,7 @@ pub enum Guarantee {
     OnceWithinWindow,
     /// At least once: rows that were under way when the process ended come again, with the same key.
     AtLeastOnce,
-    /// At least once: rows that were under way when the process ended come again. The destination has no place for a key.
+    /// At least once: rows that were in flight when the process ended are repeated. The destination has no place for a key.
     AtLeastOnceWithoutKey,
 }
 

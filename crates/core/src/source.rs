@@ -81,8 +81,8 @@ pub trait Source: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Whether it gives its rows only once. They are stored in a log when they arrive, which queries read: the source itself is
-    /// read by one reader of each partition, from offset 0 on, and learns from [`acknowledge`](Source::acknowledge) what is stored.
+    /// Whether it returns its rows only once. They are stored on arrival in a log, which queries read. The source itself has
+    /// one reader for each partition, from offset 0 on; [`acknowledge`](Source::acknowledge) informs it of what is stored.
     fn forgets(&self) -> bool {
         false
     }

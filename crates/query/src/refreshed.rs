@@ -1,5 +1,5 @@
-//! A reference table that is loaded again at an interval: its newest version, and what the last attempts to load it have
-//! given. Loading is the caller's; queries take versions from here (see [`crate::versions`]).
+//! A reference table that is loaded again at an interval: its newest version, and the outcome of the last attempt to load
+//! it. The caller loads it; queries take versions from here (see [`crate::versions`]).
 //!
 //! Invariants: versions are numbered from 1 without gaps; a version differs from the one before it in its rows; a failed
 //! attempt leaves the version as it is.
@@ -22,7 +22,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::reference::digest;
 
-/// What planning functions of [`TableProvider`] return.
+/// What the planning functions of [`TableProvider`] return.
 type Planned<'a> = BoxFuture<'a, EngineResult<Arc<dyn ExecutionPlan>>>;
 
 /// A version of a reference table.
@@ -71,7 +71,7 @@ pub struct RefreshState {
     pub version: Option<Arc<TableVersion>>,
     /// How many versions there have been since the table was opened.
     pub versions: u64,
-    /// When its files were looked at last, in µs since the Unix epoch.
+    /// When its files were last checked, in µs since the Unix epoch.
     pub checked_micros: Option<i64>,
     /// The error of the last attempt, if it failed.
     pub last_error: Option<Arc<Error>>,
@@ -99,7 +99,7 @@ impl RefreshedTable {
         &self.name
     }
 
-    /// How often its files are looked at.
+    /// How often its files are checked.
     pub fn every(&self) -> Duration {
         self.every
     }
@@ -128,7 +128,7 @@ impl RefreshedTable {
         })
     }
 
-    /// Notes that its files were looked at, and are as they were.
+    /// Notes that its files were checked, and have not changed.
     pub fn unchanged(&self, now_micros: i64) {
         let mut state = self.state.lock();
         state.checked_micros = Some(now_micros);
@@ -142,7 +142,7 @@ impl RefreshedTable {
         state.last_error = Some(Arc::new(error));
     }
 
-    /// Takes what was loaded from files with this fingerprint. Equal rows are no new version.
+    /// Takes what was loaded from files with this fingerprint. Equal rows are not a new version.
     pub fn loaded(&self, version: TableVersion, fingerprint: Option<String>) {
         let mut state = self.state.lock();
         state.checked_micros = Some(version.loaded_micros);

@@ -414,7 +414,7 @@ impl Scan {
         let taken = self.intake.take(batch, now)?;
         self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
         self.progress.lock().take(lane.partition);
-        // A partition with a batch on the way is not idle.
+        // A partition with a batch in flight is not idle.
         self.while_paused().await;
         let before = match (self.time.delay_ticks, lane.max) {
             (Some(delay), Some(max)) => Watermark::at(max).delayed(delay).advance(lane.hold),

@@ -341,7 +341,7 @@ impl StageRun {
         }
     }
 
-    /// Sets the rows of refreshed tables for the end that was closed last: the versions that count just before it.
+    /// Sets the rows of refreshed tables for the window end that was closed last: the versions that count just before it.
     async fn choose_versions(&mut self) -> Result<()> {
         if self.tables.is_empty() {
             return Ok(());

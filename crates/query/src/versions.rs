@@ -1,7 +1,7 @@
 //! The versions of refreshed reference tables that one query uses, and the event times from which each counts.
 //!
 //! A version that is found between two micro-batches counts for rows that are later than every row and every end of
-//! windows the query has dealt with. From then on the event time of a row alone decides which version it is joined with:
+//! windows the query has processed. From then on the event time of a row alone decides which version it is joined with:
 //! neither the order of rows, nor batches, threads or a later version change that. Rows before the first version's time
 //! are joined with the first.
 //!
@@ -135,7 +135,7 @@ impl Versions {
         })
     }
 
-    /// The versions now, for people.
+    /// The versions now, for display.
     pub fn shown(&self) -> Arc<Vec<OfTable>> {
         Arc::clone(&self.shown.lock())
     }

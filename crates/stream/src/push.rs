@@ -58,7 +58,7 @@ pub struct PushStream {
     offered: AtomicU64,
     /// Whether event times in 1970 have been logged.
     warned_1970: AtomicBool,
-    /// Lets a writer that changes rows be alone, where rows have a primary key: others wait until it is done.
+    /// Lets a writer that changes rows work alone, where rows have a primary key: other writers wait until it is done.
     changing: Option<RwLock<()>>,
 }
 
@@ -157,7 +157,7 @@ impl Pushed {
         "all event times lie in 1970; numbers are read in the unit of the column";
 }
 
-/// A writer of a stream with a primary key that is alone.
+/// The only writer of a stream with a primary key, for as long as it exists.
 #[derive(Debug)]
 pub struct Changing<'a> {
     push: &'a PushStream,
@@ -167,7 +167,7 @@ pub struct Changing<'a> {
 impl Changing<'_> {
     /// Replaces the rows with the keys of these rows, which have the [physical](PushStream::physical) columns and satisfy
     /// the checks, or deletes them. On return that is as durable as the stream is. A caller that stops waiting may not know
-    /// whether it happens; it never happens to some of the rows.
+    /// whether it happens; it never happens to only some of the rows.
     ///
     /// # Errors
     /// As [`PushStream::append`].
@@ -242,7 +242,7 @@ impl PushStream {
     /// When a column cannot be archived, or the columns before them are others (a bug). Then nothing has changed.
     pub fn widen(&self, columns: Columns, added: Vec<ArrayRef>) -> Result<()> {
         let layout = Layout::new(Arc::clone(&columns.schema), added.clone());
-        // Each takes rows without the new columns, and none gives one with them to a part that does not have them yet.
+        // Each part accepts rows without the new columns, and none passes rows with them to a part that lacks them.
         if let Some(spiller) = &self.spiller {
             spiller.widen(&layout)?;
         }

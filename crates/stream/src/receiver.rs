@@ -1,4 +1,4 @@
-//! Stores the rows of a source that forgets them: they are in the log of the stream before the source learns that it has been read.
+//! Stores the rows of a source that forgets them: they are in the log of the stream before they are acknowledged.
 //!
 //! ```text
 //! source ─ batch ─► log (durable) ─ acknowledge ─► source
@@ -84,7 +84,7 @@ impl Work {
             // A source that ends has no more.
             let Err(error) = received else { return };
             let stream = &self.push.name;
-            tracing::warn!(stream, %error, "the rows of a connector cannot be stored, it is tried again");
+            tracing::warn!(stream, %error, "the rows of a connector cannot be stored, trying again");
             let failures = {
                 let mut state = self.state.lock();
                 state.error = Some(error.message().to_owned());

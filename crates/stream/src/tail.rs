@@ -48,7 +48,7 @@ enum Stored {
         file: Arc<TailFile>,
         at: u64,
         skip: usize,
-        /// The columns, if some were added since the batch was written.
+        /// The columns, if any were added since the batch was written.
         layout: Option<Arc<Layout>>,
     },
 }

@@ -39,7 +39,7 @@ impl Target {
         let columns = schema.fields().len();
         let mut from = vec![None; columns];
         let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };
-        // Without names, columns that were added later may be missing: an INSERT from before still works.
+        // Without names, columns that were added later may be missing: earlier INSERTs still work.
         let may_lack = insert.columns.is_empty() && given >= form.physical().original();
         if wanted != given && !(may_lack && given < wanted) {
             return Err(Error::sql(format!(

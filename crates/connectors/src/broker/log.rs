@@ -36,8 +36,8 @@ pub(crate) trait Log: std::fmt::Debug + Send + Sync + Sized + 'static {
     /// How often partitions that have appeared are looked for; `None`: they are fixed.
     fn rediscover_after(&self) -> Option<Duration>;
 
-    /// Whether messages are gone once they are [acknowledged](Log::acknowledge) or sent, as in [`Source::forgets`]. Such a log has
-    /// the same partitions always.
+    /// Whether messages are gone once they are [acknowledged](Log::acknowledge) or sent, as in [`Source::forgets`]. Such a
+    /// log always has the same partitions.
     fn forgets(&self) -> bool {
         false
     }
@@ -98,11 +98,11 @@ pub(crate) trait Feed<M>: Send + 'static {
     async fn next(&mut self, rows_max: usize) -> Result<Fetched<M>>;
 }
 
-/// Bytes of the messages that a feed returns together, about.
+/// About how many bytes the messages have that a feed returns together.
 pub(crate) const PIECE_BYTES: usize = 4 << 20;
 
-/// How many messages a feed asks for together, where a broker counts messages and not bytes: as many as are a piece, judged by
-/// the size of those that came last. So the memory for what waits does not grow with the size of messages.
+/// How many messages a feed requests at once, where a broker counts messages and not bytes: enough for one piece, estimated
+/// from the sizes of the last messages. So the memory for waiting messages does not grow with their size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portion(usize);
 
@@ -113,12 +113,12 @@ impl Default for Portion {
 }
 
 impl Portion {
-    /// The messages to ask for; `most`: at most.
+    /// The number of messages to request; `most`: the upper limit.
     pub(crate) fn messages(self, most: usize) -> usize {
         self.0.clamp(1, most.max(1))
     }
 
-    /// Notes the size of a value. It shrinks at once, and grows step by step.
+    /// Notes the size of a value. The number of messages shrinks at once, and grows step by step.
     pub(crate) fn saw(&mut self, bytes: usize) {
         let fit = PIECE_BYTES / bytes.max(1);
         self.0 = fit.min(self.0 + 1).max(1);
@@ -207,7 +207,7 @@ impl Known {
     }
 }
 
-/// Whether an error may pass without a change of the stream.
+/// Whether an error may go away without a change of the stream.
 pub(super) fn may_pass(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound | ErrorKind::Denied)
 }

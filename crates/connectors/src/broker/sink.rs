@@ -24,7 +24,7 @@ pub(crate) const BATCH_ROWS: OptionDoc = option(
     "batch_rows",
     "a number",
     "1000",
-    "The messages at most that are sent before the sequence is committed.",
+    "The most messages that are sent before the sequence is committed.",
 );
 /// `batch_interval`.
 pub(crate) const BATCH_INTERVAL: OptionDoc = option(
@@ -38,7 +38,7 @@ pub(crate) const TIMEOUT: OptionDoc = option(
     "timeout",
     "a length of time",
     "10 seconds",
-    "How long the broker may take to acknowledge a message until it is sent again.",
+    "How long the broker may take to acknowledge a message before it is sent again.",
 );
 
 /// The largest `batch_rows`.
@@ -149,7 +149,7 @@ pub(crate) fn message_sink<D: Destination>(
     }))
 }
 
-/// Makes an error of a refused login one that may pass: the sink waits until it is accepted again.
+/// Turns an error of a refused login into one that may go away: the sink waits until the login is accepted again.
 fn waits(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Denied => {

@@ -43,7 +43,7 @@ pub(crate) const ON_BAD_ROW: OptionDoc = OptionDoc {
     doc: "What happens to a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
          query fails, or its bad fields become NULL.",
 };
-/// `on_bad_row` of a connector that gives its rows only once.
+/// `on_bad_row` of a connector that returns its rows only once.
 pub(crate) const ON_BAD_ROW_OF_FORGOTTEN: OptionDoc = OptionDoc {
     name: ON_BAD_ROW.name,
     values: "'dead_letter' | 'null'",

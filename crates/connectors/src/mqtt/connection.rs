@@ -60,7 +60,7 @@ impl ServerOptions {
         // The text may have a password.
         let wrong = || {
             Error::config("option \"server\" is not an address").with_hint(
-                "Write server = 'host:1883', or 'mqtts://host:8883' for TLS; the login has options of its own.",
+                "Write server = 'host:1883', or 'mqtts://host:8883' for TLS; the login goes into user and password.",
             )
         };
         let (scheme, address) = match server.trim().split_once("://") {

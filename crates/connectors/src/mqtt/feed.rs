@@ -18,9 +18,9 @@ use super::topics::takes;
 use crate::broker::health::Health;
 use crate::broker::log::{Entry, Feed, Fetched, PIECE_BYTES};
 
-/// Messages that wait at most.
+/// The most messages that wait.
 const WAITING: usize = 1_024;
-/// Their bytes at most, except for a single larger one.
+/// The most bytes that they have, except for a single larger message.
 const WAITING_BYTES: u32 = 8 << 20;
 
 /// The reading.
@@ -34,7 +34,7 @@ pub(crate) struct MqttFeed {
     health: Arc<Health>,
     /// The offset of the next message.
     next: u64,
-    /// Whether it was said that the broker is there.
+    /// Whether the connection was reported.
     is_begun: bool,
 }
 
@@ -149,7 +149,7 @@ struct Receiving {
 }
 
 impl Receiving {
-    /// Returns the error with which the connection ended; `None`: nobody waits for messages any more.
+    /// Returns the error with which the connection ended; `None`: the receiver of the messages is gone.
     async fn run(mut self) -> Option<Error> {
         let room = Arc::new(Semaphore::new(WAITING_BYTES as usize));
         loop {

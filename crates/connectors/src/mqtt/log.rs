@@ -177,7 +177,7 @@ impl Log for MqttLog {
                         return Err(error);
                     }
                     self.is_subscribed.store(true, Ordering::Relaxed);
-                    // A connection that has ended needs no end.
+                    // A connection that has ended already is fine.
                     drop(client.try_disconnect());
                 }
                 Ok(Event::Outgoing(Outgoing::Disconnect)) => return Ok(()),

@@ -22,7 +22,7 @@ const TLS_CA: OptionDoc = option(
     "tls_ca",
     "a file",
     "the system's",
-    "The certificates by which the broker is verified. It asks for TLS.",
+    "The certificates by which the broker is verified. It turns TLS on.",
 );
 
 /// The options of a stream.

@@ -96,7 +96,7 @@ impl Link {
 
 /// Keeps a connection until it ends.
 async fn run(mut events: EventLoop, progress: watch::Sender<Progress>, server: ServerOptions) {
-    // The identifiers of messages under way, and whether they are acknowledged.
+    // The identifiers of messages in flight, and whether they are acknowledged.
     let mut flight: VecDeque<(u16, bool)> = VecDeque::new();
     let ended = loop {
         match events.poll().await {
@@ -222,7 +222,7 @@ impl Destination for MqttDestination {
 
     async fn close(&mut self) {
         let Some(mut link) = self.link.take() else { return };
-        // A connection that has ended needs no end.
+        // A connection that has ended already is fine.
         drop(link.client.try_disconnect());
         tokio::select! {
             ended = link.progress.wait_for(|progress| progress.ended.is_some()) => drop(ended),

@@ -1,6 +1,6 @@
 //! Topics, and the filters by which they are subscribed to.
 
-/// Bytes of a topic at most.
+/// The most bytes of a topic.
 const BYTES_MAX: usize = 65_535;
 
 /// Whether a message can be published to a topic.

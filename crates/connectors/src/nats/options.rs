@@ -28,7 +28,7 @@ const TLS_CA: OptionDoc = option(
     "tls_ca",
     "a file",
     "the system's",
-    "The certificates by which the server is verified. It asks for TLS.",
+    "The certificates by which the server is verified. It turns TLS on.",
 );
 
 /// The options of a stream.

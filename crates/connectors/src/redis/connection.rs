@@ -42,7 +42,7 @@ impl ServerOptions {
         // The text may have a password.
         let wrong = || {
             Error::config("option \"server\" is not an address")
-                .with_hint("Write server = 'host:6379'; the login has options of its own.")
+                .with_hint("Write server = 'host:6379'; the login goes into user and password.")
         };
         let (host, port) = server.trim().rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;

@@ -127,7 +127,7 @@ pub(crate) struct WebFeed {
     next: u64,
     /// With which the connection ended, after messages that were returned.
     failed: Option<windrow_core::Error>,
-    /// Whether it was said that the server is there.
+    /// Whether the connection was reported.
     is_begun: bool,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! server ─ Incoming ─► feed ─► rows ─► log of the stream
 //! ```
-//! Neither has acknowledgements: what is sent while no connection is there is missed, so that each message is a row at most
+//! Neither has acknowledgements: what is sent while there is no connection is missed, so each message is a row at most
 //! once. The source [forgets](windrow_core::Source::forgets), and queries read the log.
 
 mod feed;
@@ -95,7 +95,7 @@ fn refused(options: &WebOptions, status: u16) -> Error {
             ErrorKind::Denied,
             format!("server \"{shown}\" refuses the login: it answers with status {status}"),
         )
-        .with_hint("Give the login in a header: 'header.Authorization' = 'Bearer …'."),
+        .with_hint("Put the credentials in a header: 'header.Authorization' = 'Bearer …'."),
         404 | 410 => Error::new(
             ErrorKind::NotFound,
             format!("server \"{shown}\" answers with status {status}: there is no such path"),

@@ -31,12 +31,7 @@ const TLS_CA: OptionDoc =
 pub(crate) const WEBSOCKET_OPTIONS: &[OptionDoc] = &[
     option("url", "a ws or wss URL", "", "The server. It is shown without its path in errors."),
     HEADER,
-    option(
-        "subscribe",
-        "a text",
-        "",
-        "A message that is sent first, whenever a connection was made.",
-    ),
+    option("subscribe", "a text", "", "A message that is sent first on each new connection."),
     values::FORMAT,
     schema_registry::URL,
     schema_registry::LOGIN,
@@ -68,7 +63,7 @@ pub(crate) const SSE_OPTIONS: &[OptionDoc] = &[
         "event",
         "names with commas",
         "all",
-        "The events that are rows; one without a name is called message.",
+        "The events that are rows; an event without a name is called message.",
     ),
     option(
         "format",
@@ -126,7 +121,7 @@ impl WebOptions {
         // The text may have a secret.
         let wrong = |why: &str| {
             Error::config(format!("option \"url\" {why}")).with_hint(format!(
-                "Write url = '{secure}://host/path'; credentials go into a header."
+                "Write url = '{secure}://host/path'; credentials belong in a header."
             ))
         };
         let url = Url::parse(options.required("url")?).map_err(|_| wrong("is not a URL"))?;
@@ -134,7 +129,7 @@ impl WebOptions {
             return Err(wrong(&format!("begins with neither {plain}:// nor {secure}://")));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("has a login"));
+            return Err(wrong("contains a login"));
         }
         let mut headers = HeaderMap::new();
         for (key, value) in options.iter() {

@@ -1,7 +1,7 @@
 //! Server-sent events (`text/event-stream`): each event with data is a message.
 //!
 //! A connection that ends is made again with the id of the last event, so that a server which keeps events sends those that
-//! were missed. The id is known as long as the process.
+//! were missed. The id is known while the process runs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A WebSocket: each message of text or bytes is one.
+//! A WebSocket: each text or binary message is a message of the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::{away, refused};
 
 /// How long a connection may take to be made.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The silence after which the server is asked whether it is there; it has as long to answer.
+/// The silence after which the server is pinged; it has as long again to answer.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Where the socket is.
@@ -74,7 +74,7 @@ impl Origin for Socket {
 struct Connection {
     socket: Socket,
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Whether the server was asked whether it is there.
+    /// Whether the server was pinged.
     is_asked: bool,
 }
 

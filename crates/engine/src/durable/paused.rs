@@ -1,9 +1,9 @@
-//! The streams that are paused, on disk: they are paused after a restart as well.
+//! The streams that are paused, on disk: they stay paused after a restart.
 //!
 //! ```text
 //! paused.json  [3,17]     the ids of their definitions
 //! ```
-//! Invariant: a statement is acknowledged after the file is written. Ids that are no definition's have no effect.
+//! Invariant: a statement is acknowledged after the file is written. Ids without a definition have no effect.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl Paused {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it cannot be read: a stream that should rest must not be read.
+    /// When it cannot be read: a paused stream must not be read.
     pub(super) fn open(files: &Arc<dyn Files>, directory: &Path) -> Result<Self> {
         let path = directory.join("paused.json");
         let ids = match files.read(&path) {

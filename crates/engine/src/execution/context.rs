@@ -220,7 +220,7 @@ impl StatementContext {
         let lower = text.to_lowercase();
         for object in self.catalog().all() {
             let Object::Stream(stream) = object else { continue };
-            // Too many do no harm: they are the versions that it sees.
+            // Too many do no harm: they are the versions that it sees anyway.
             if !stream.older.is_empty() && lower.contains(&stream.name.to_lowercase()) {
                 versions.insert(stream.name.clone(), stream.older.len() as u64);
             }

@@ -1,7 +1,7 @@
-//! Reference tables with `refresh`: their files are looked at when the interval has passed, and read when they have changed.
+//! Reference tables with `refresh`: their files are checked when the interval has passed, and read if they have changed.
 //!
-//! Invariants: files that change while they are read are no version, since their rows may be of both; a failure leaves the
-//! version that there is, and is tried again after the interval.
+//! Invariants: files that change while they are read are no version, since their rows may come from both states; a failure
+//! leaves the current version, and the load is tried again after the interval.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use windrow_stream::caught::caught;
 
 use crate::catalog::Catalog;
 
-/// The shortest interval: files are looked at over the network.
+/// The shortest interval: files are checked over the network.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Loads a table again and again, until it is dropped or replaced.
@@ -80,15 +80,15 @@ pub(crate) async fn load(
         let message =
             format!("the files of table \"{}\" changed while they were read", table.name());
         return Err(Error::new(ErrorKind::Unavailable, message).with_hint(
-            "Write a new file and rename it to the old name, so that the table never sees half of it.",
+            "Write a new file and rename it to the old name, so the table never reads half of it.",
         ));
     }
     table.loaded(TableVersion::try_new(now, batches, Some(memory))?, before);
     Ok(())
 }
 
-/// Returns a text that differs when the files of a table do: their names, sizes, times, and the entity tags and versions that
-/// stores give. `None`: the table has no files.
+/// Returns a text that differs when the files of a table do: their names, sizes, times, and the entity tags and versions of
+/// object stores. `None`: the table has no files.
 async fn fingerprint(table: &RefreshedTable, state: &SessionState) -> Result<Option<String>> {
     let Some(files) = table.files().downcast_ref::<ListingTable>() else { return Ok(None) };
     let mut all = vec![];

@@ -1,6 +1,6 @@
 //! `ALTER STREAM … ADD COLUMN`.
 //!
-//! Columns are added at the end and never move, so that whatever reads the others need not know. An object reads a stream with
+//! Columns are added at the end and never move, so whatever reads the others is not affected. An object reads a stream with
 //! the columns that it had when the object was created, also after a restart: `SELECT *` in the definition of a view stays what
 //! it was. Rows that were stored before have the value of DEFAULT in the new column, or NULL.
 //!
@@ -151,23 +151,22 @@ impl AlterStream {
             return Ok(true);
         }
         let (name, column) = (&stream.name, ident_name(&clause.column.name));
-        // Delta does not tell apart names that differ in case alone.
+        // Delta does not distinguish names that differ only in case.
         let is_it = |taken: &&str| taken.eq_ignore_ascii_case(&column);
         let fields = stream.schema.schema().fields();
         if let Some(taken) = fields.iter().map(|field| field.name().as_str()).find(is_it) {
             if clause.if_not_exists {
                 return Ok(false);
             }
-            return Err(Error::sql(format!("stream \"{name}\" has a column \"{taken}\""))
+            return Err(Error::sql(format!("stream \"{name}\" has a column \"{taken}\" already"))
                 .with_place(clause.place)
                 .with_hint("Give the new one another name, or write ADD COLUMN IF NOT EXISTS."));
         }
         if stream.receiver.is_some() {
-            let message = format!(
-                "stream \"{name}\" receives rows that its connector does not hold any more"
-            );
+            let message =
+                format!("stream \"{name}\" has rows that its connector does not hold any more");
             return Err(Error::sql(message).with_place(clause.place).with_hint(format!(
-                "Create a stream with the column beside it, or CREATE OR REPLACE STREAM {name}, which drops its rows."
+                "Create another stream with the column, or CREATE OR REPLACE STREAM {name}, which drops its rows."
             )));
         }
         let text = cx.catalog().text(name).unwrap_or_default();
@@ -216,7 +215,7 @@ fn created(
         ),
         Some(create) if create.query.is_some() => refused(
             format!("the columns of stream \"{name}\" are those of its query"),
-            "CREATE OR REPLACE STREAM … AS creates it anew with another query.",
+            "CREATE OR REPLACE STREAM … AS creates it again with another query.",
         ),
         Some(create) if stream.connector == REPLAY => refused(
             format!("stream \"{name}\" has the columns of what it replays"),
@@ -227,7 +226,7 @@ fn created(
         ),
         Some(create) if create.columns.is_empty() => refused(
             format!("the columns of stream \"{name}\" were taken from its data"),
-            "CREATE OR REPLACE STREAM takes them anew, or declares them.",
+            "CREATE OR REPLACE STREAM takes them from the data again, or declares them.",
         ),
         Some(mut create) => {
             let added = additions(definition)?;
@@ -248,8 +247,9 @@ async fn pushed(
         |o: &sqlparser::ast::ColumnOptionDef| matches!(o.option, ColumnOption::Generated { .. });
     if clause.column.options.iter().any(is_generated) {
         let column = ident_name(&clause.column.name);
-        return Err(Error::sql(format!("the added column \"{column}\" is generated"))
-            .with_hint("Rows that are stored have no value of it: compute it in a view, or add a plain column."));
+        return Err(Error::sql(format!("the added column \"{column}\" is generated")).with_hint(
+            "Stored rows have no value for it: compute it in a view, or add a plain column.",
+        ));
     }
     let mut create = create.clone();
     create.columns.push(clause.column.clone());
@@ -285,7 +285,7 @@ fn of_connector(
             "column \"{column}\" has a default, and the rows of stream \"{name}\" come from a connector"
         ))
         .with_place(clause.place)
-        .with_hint(format!("Records without it give NULL: write coalesce({column}, …) in queries.")));
+        .with_hint(format!("It is NULL in records without it: write coalesce({column}, …) in queries.")));
     }
     create.columns.push(clause.column.clone());
     let options = engine_options(&create.options)?;

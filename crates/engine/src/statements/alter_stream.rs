@@ -56,13 +56,15 @@ impl Statement for AlterStream {
             }
             let _one_at_a_time = cx.instance.altering.lock().await;
             let stream = cx.catalog().stream(&name)?;
-            append_only(&stream, "ALTER STREAM", "CREATE OR REPLACE STREAM {} creates it anew.")?;
+            append_only(&stream, "ALTER STREAM", "CREATE OR REPLACE STREAM {} creates it again.")?;
             match &self.alter.what {
                 Alteration::Set(options) => self.set(cx, &stream, options)?,
                 Alteration::Reset(keys) => self.reset(cx, &stream, keys)?,
                 Alteration::AddColumn(clause) => {
                     if !self.add_column(cx, &stream, clause).await? {
-                        return Ok(Outcome::Done("ALTER STREAM (there is such a column)".into()));
+                        return Ok(Outcome::Done(
+                            "ALTER STREAM (the column exists already)".into(),
+                        ));
                     }
                 }
                 Alteration::AddCheck { check, is_valid } => {

@@ -1,7 +1,7 @@
 //! `DELETE FROM` and `UPDATE`: of a stream with a primary key; tables are DataFusion's.
 //!
-//! The rows that are changed are those of a query over the current rows. While it runs, nobody else writes to the stream, and
-//! all of its rows are replaced or deleted in one record of the log: so after a crash all of them are, or none.
+//! The rows to change are the result of a query over the current rows. While it runs, nothing else is written to the
+//! stream, and one record of the log replaces or deletes all of these rows: after a crash, either all are changed or none.
 
 use std::sync::Arc;
 
@@ -158,16 +158,16 @@ impl ChangeRows {
                 Ok(Some((stream, push)))
             }
             Some(Object::Stream(_)) => Err(Error::sql(format!(
-                "the rows of stream \"{name}\" do not change: it is append-only"
+                "the rows of stream \"{name}\" cannot be changed: it is append-only"
             ))
             .with_hint(
-                "Only a stream with a key takes changes: CREATE STREAM … (…, PRIMARY KEY (id)) WITH (changes = 'upsert').",
+                "Only a stream with a primary key takes changes: CREATE STREAM … (…, PRIMARY KEY (id)) WITH (changes = 'upsert').",
             )),
             Some(object) => Err(Error::sql(format!(
                 "\"{name}\" is a {}, whose rows cannot be changed",
                 object.kind()
             ))
-            .with_hint("Change the rows that it reads.")),
+            .with_hint("Change the rows of the streams that it reads.")),
             None if catalog.exists(&name) => Ok(None),
             None => Err(catalog.missing("stream or table", &name)),
         }
@@ -176,7 +176,7 @@ impl ChangeRows {
     /// Checks the columns that are set.
     ///
     /// # Errors
-    /// When one of them does not exist, is generated, or is of the key.
+    /// When one of them does not exist, is generated, or belongs to the key.
     fn check_columns(&self, stream: &Stream, push: &PushStream) -> Result<()> {
         self.change.check(&self.statement)?;
         let all = stream.schema.schema();
@@ -185,7 +185,7 @@ impl ChangeRows {
             let at = all.index_of(column).ok();
             if stream.key.iter().flatten().any(|key| Some(*key) == at) {
                 return Err(Error::sql(format!(
-                    "column \"{column}\" is of the primary key of stream \"{name}\", and identifies its rows"
+                    "column \"{column}\" is part of the primary key of stream \"{name}\", which identifies its rows"
                 ))
                 .with_hint("DELETE the row, and INSERT it with its new key."));
             }
@@ -217,13 +217,11 @@ fn names(columns: &Schema) -> Vec<&str> {
     columns.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
-/// Returns the error for more rows than are written together.
+/// Returns the error for more rows than one statement may change.
 fn too_many(verb: &str) -> Error {
     Error::new(
         ErrorKind::Limit,
-        format!(
-            "{verb} would change more than {ATOMIC_ROWS_MAX} rows, which are not written together"
-        ),
+        format!("{verb} would change more than {ATOMIC_ROWS_MAX} rows, the limit of one statement"),
     )
-    .with_hint("Nothing was changed. Change fewer rows at a time, by a condition in WHERE.")
+    .with_hint("Nothing was changed. Change fewer rows at a time, with a condition in WHERE.")
 }

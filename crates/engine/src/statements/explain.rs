@@ -77,7 +77,7 @@ pub(super) fn table_rules(plan: &ContinuousPlan) -> Result<String> {
                 if !provider.is::<StreamRelation>() && !provider.is::<LeafTable>() {
                     let rule = match refreshed(scan) {
                         Some(table) => format!(
-                            "looked at every {} s; the event time of a row decides its version",
+                            "checked every {} s; the event time of a row decides its version",
                             table.every().as_secs()
                         ),
                         None => "as it is when the query begins".to_owned(),

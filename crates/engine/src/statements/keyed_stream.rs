@@ -1,7 +1,7 @@
 //! `PRIMARY KEY` and the option `changes` of `CREATE STREAM`: a stream whose rows replace each other.
 //!
-//! Its log has a hidden column that says whether a row deletes the one of its key, and is otherwise that of any stream. What
-//! would drop rows of the log by their age, or relies on rows that are final, is refused.
+//! Its log has a hidden column that says whether a row deletes the row with its key, and is otherwise like that of any
+//! stream. Options that would drop rows of the log by age, or that need final rows, are refused.
 
 use std::sync::Arc;
 
@@ -48,7 +48,8 @@ pub(super) fn key<'a>(
     let is_debezium = is_debezium(options);
     let key = match (&create.key, &options.changes) {
         (None, None) if is_debezium => {
-            let message = format!("stream \"{name}\" reads changes of rows and has no primary key");
+            let message =
+                format!("stream \"{name}\" reads changes of rows, but has no primary key");
             let hint =
                 "Declare the columns, and what identifies a row: (id BIGINT, …, PRIMARY KEY (id)).";
             return Err(Error::sql(message).with_hint(hint));
@@ -57,12 +58,12 @@ pub(super) fn key<'a>(
         (Some(key), Some(_)) => key,
         (Some(key), None) if is_debezium => key,
         (None, Some((_, place))) => {
-            let message = format!("stream \"{name}\" takes changes and has no primary key");
+            let message = format!("stream \"{name}\" takes changes, but has no primary key");
             return refused(message, *place, "Declare what identifies a row: PRIMARY KEY (id).");
         }
         (Some(key), None) => {
             let message =
-                format!("stream \"{name}\" has a primary key, and its rows are append-only");
+                format!("stream \"{name}\" has a primary key, but its rows are append-only");
             let hint = "Add WITH (changes = 'upsert'): a row then replaces the one with its key.";
             return refused(message, key.place, hint);
         }
@@ -70,14 +71,14 @@ pub(super) fn key<'a>(
     if let Some(connector) = &options.connector {
         if !is_debezium {
             let message = format!(
-                "stream \"{name}\" has a primary key, and the rows of connector \"{connector}\" are append-only"
+                "stream \"{name}\" has a primary key, but the rows of connector \"{connector}\" are append-only"
             );
             let hint = "Leave the connector out, and INSERT, UPDATE and DELETE rows; or read changes: format = 'debezium-json'.";
             return refused(message, key.place, hint);
         }
         if create.columns.is_empty() {
             let message =
-                format!("stream \"{name}\" reads changes of rows and declares no columns");
+                format!("stream \"{name}\" reads changes of rows, but declares no columns");
             return refused(message, key.place, "Declare them: (id BIGINT PRIMARY KEY, …).");
         }
         if let Some(check) = create.checks.first() {
@@ -89,12 +90,13 @@ pub(super) fn key<'a>(
     }
     if let Some(mark) = &create.watermark {
         let message = format!("stream \"{name}\" has a primary key and a watermark");
-        let hint = "Leave the watermark out: rows that change are never final, so that no window over them can close.";
+        let hint = "Leave the watermark out: rows that change are never final, so no window over them can close.";
         return refused(message, mark.place, hint);
     }
     if let Some((_, place)) = options.retention {
-        let message =
-            format!("stream \"{name}\" has a primary key, and rows are not dropped by their age");
+        let message = format!(
+            "stream \"{name}\" has a primary key, so its rows are not dropped by their age"
+        );
         let hint = "Leave retention out; DELETE removes rows.";
         return refused(message, place, hint);
     }
@@ -137,7 +139,7 @@ pub(super) fn with_key(
     let fields = columns.schema.fields();
     for field in fields {
         if [DELETED_COLUMN, SEQUENCE_COLUMN].contains(&field.name().as_str()) {
-            let message = format!("a column is named \"{}\", like a hidden one", field.name());
+            let message = format!("column name \"{}\" is that of a hidden column", field.name());
             return Err(refused(message, "Rename it."));
         }
         if !RowConverter::supports_fields(&[SortField::new(field.data_type().clone())]) {
@@ -170,7 +172,7 @@ pub(super) fn with_key(
         let promised = |field: &&Arc<Field>| !field.is_nullable() && !names.contains(field.name());
         if let Some(field) = physical.fields().iter().find(promised) {
             let message = format!(
-                "column \"{}\" is NOT NULL, and a delete may have the key alone",
+                "column \"{}\" is NOT NULL, but a delete may have only the key",
                 field.name()
             );
             return Err(refused(message, "Leave NOT NULL out; columns of the key have it."));

@@ -35,10 +35,10 @@ pub(super) fn take_refresh(plan: LogicalPlan) -> Result<(LogicalPlan, Option<Dur
 }
 
 /// Makes a table that was just created one that is refreshed, and loads it. While a data directory is opened, a table whose
-/// files cannot be read is there all the same, and is loaded later.
+/// files cannot be read is created all the same, and is loaded later.
 ///
 /// # Errors
-/// When it cannot be loaded; then it is not there.
+/// When it cannot be loaded; then it is not created.
 pub(super) async fn make_refreshed(
     cx: &StatementContext,
     name: &str,

@@ -1,8 +1,8 @@
-//! Functions that need all rows of a partition, computed again whenever one of them comes or goes: window functions, which
-//! return a value for each row, and aggregates over rows in an order, which return one row for each partition.
+//! Functions that need all rows of a partition, recomputed whenever one of the rows comes or goes: window functions, which
+//! return a value for each row, and aggregates over ordered rows, which return one row for each partition.
 //!
-//! Rows are kept as bytes in the order of partition, order and row, as in [`top`](super::top). The result of a partition before
-//! and after its changes differ by what is returned.
+//! Rows are kept as bytes in the order of partition, order and row, as in [`top`](super::top). What is returned is the
+//! difference between the results of a partition before and after its changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub struct RecomputedSpec {
 pub enum Functions {
     /// Each row, with the value of each of these appended.
     Windows(Vec<Arc<dyn WindowExpr>>),
-    /// One row: the columns of the partition, and the value of each of these. Without partition columns there is a row also
-    /// when there are no rows.
+    /// One row: the columns of the partition, and the value of each of these. Without partition columns there is a
+    /// result row even when there are no rows.
     Aggregates(Vec<Arc<LoweredAggregate>>),
 }
 

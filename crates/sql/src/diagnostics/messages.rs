@@ -282,7 +282,10 @@ fn names(text: &str) -> Option<Reworded> {
     }
     if let Some(of) = text.strip_suffix(" not supported for Base table") {
         let message = format!("{of} of existing rows is not supported");
-        return Some(said(message, "Streams only grow: INSERT new rows, or replace the object."));
+        return Some(said(
+            message,
+            "INSERT new rows, or replace the object. Rows change in streams with a primary key.",
+        ));
     }
     None
 }

@@ -1,5 +1,5 @@
-//! `date_diff` (`datediff`) and `timestampdiff`: from one time to another in some unit. The first counts the bounds of units
-//! between them, as DuckDB and Snowflake do; the second whole units, as Flink and MySQL do.
+//! `date_diff` (`datediff`) and `timestampdiff`: from one time to another in some unit. The first counts the boundaries of
+//! units between them, as DuckDB and Snowflake do; the second counts whole units, as Flink and MySQL do.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const DAY: i128 = 86_400 * SECOND;
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Counted {
-    /// The bounds of units that lie between the times.
+    /// The boundaries of units that lie between the times.
     Bounds,
     /// The whole units that fit between them.
     Units,
@@ -44,9 +44,9 @@ impl Difference {
 /// A unit of time.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
-    /// So many nanoseconds; units begin this many nanoseconds before 1970.
+    /// A number of nanoseconds; one unit begins `before` nanoseconds before 1970.
     Fixed { nanos: i128, before: i128 },
-    /// So many months.
+    /// A number of months.
     Months(i64),
 }
 
@@ -177,7 +177,7 @@ impl ScalarUDFImpl for Difference {
             let unit = match last {
                 Some((known, unit)) if known == name => unit,
                 _ => Unit::of(name).ok_or_else(|| {
-                    let error = Error::new(ErrorKind::Data, format!("'{name}' is no unit of time"));
+                    let error = Error::new(ErrorKind::Data, format!("'{name}' is not a unit of time"));
                     ours(error.with_hint(
                         "Units are microsecond, millisecond, second, minute, hour, day, week, month, quarter and year.",
                     ))

@@ -87,7 +87,7 @@ fn column(cursor: &mut Cursor<'_>) -> Result<Alteration> {
         let message = format!("expected the end of the statement, found \"{}\"", after.token);
         return Err(Error::sql(message)
             .with_place(place_of(after.span))
-            .with_hint("Add one column in each statement."));
+            .with_hint("Add one column per statement."));
     }
     while !cursor.is_end() {
         cursor.advance();
@@ -113,7 +113,7 @@ fn stays(at: Place) -> Error {
     Error::sql("the columns and the name of a stream cannot be dropped or renamed")
         .with_place(at)
         .with_hint(format!(
-            "A view shows fewer columns and other names: CREATE VIEW v AS SELECT a AS b FROM s. Streams take {WAYS}."
+            "A view can leave columns out and rename them: CREATE VIEW v AS SELECT a AS b FROM s. Streams take {WAYS}."
         ))
 }
 

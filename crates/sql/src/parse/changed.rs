@@ -95,9 +95,9 @@ impl ChangeRows {
         without(
             ordered,
             "ORDER BY or LIMIT",
-            "Name the rows in WHERE: … WHERE id IN (SELECT id FROM … ORDER BY … LIMIT 10).",
+            "Choose the rows in WHERE: … WHERE id IN (SELECT id FROM … ORDER BY … LIMIT 10).",
         )?;
-        let hint = "Name the rows in WHERE: … WHERE id IN (SELECT id FROM other).";
+        let hint = "Choose the rows in WHERE: … WHERE id IN (SELECT id FROM other).";
         without(several || !self.from.joins.is_empty(), "a join", hint)?;
         let Some(assignments) = &self.assignments else { return Ok(()) };
         let mut names: Vec<&String> = assignments.iter().map(|(name, _)| name).collect();

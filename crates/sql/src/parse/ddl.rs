@@ -236,9 +236,11 @@ impl ColumnReader<'_> {
                 .iter()
                 .any(|w| is_word(&self.parser.peek_nth_token_ref(2).token, w));
         if constraint.iter().any(|w| is_word(&first.token, w)) && key {
-            return Err(Error::sql("a stream has no table constraints but CHECK and PRIMARY KEY")
-                .with_place(at)
-                .with_hint("Remove it; a view can drop duplicates."));
+            return Err(Error::sql(
+                "a stream has no table constraints except CHECK and PRIMARY KEY",
+            )
+            .with_place(at)
+            .with_hint("Remove it; a view can drop duplicates."));
         }
         if is_word(&second.token, "AS") {
             return self.without_type(at).map(Some);
@@ -297,7 +299,7 @@ impl ColumnReader<'_> {
         let mut names: Vec<String> = columns.iter().map(folded).collect();
         names.sort_unstable();
         if let Some([name, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
-            return Err(Error::sql(format!("column \"{name}\" is twice in the primary key"))
+            return Err(Error::sql(format!("the primary key names column \"{name}\" twice"))
                 .with_place(place)
                 .with_hint("Remove one of them."));
         }

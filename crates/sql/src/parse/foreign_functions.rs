@@ -1,4 +1,4 @@
-//! Rewrites calls of functions that Flink, ksqlDB, DuckDB, MySQL and others have, and the engine has as an expression:
+//! Rewrites calls of functions of Flink, ksqlDB, DuckDB, MySQL and others that the engine has as an expression:
 //! `if(c, a, b)`, `count_if(c)`, `split_index(s, d, i)`, `timestampadd(HOUR, 2, ts)`, `FLOOR(ts TO DAY)`.
 
 use std::ops::ControlFlow;
@@ -42,7 +42,7 @@ const CHANGED: &[&str] = &[
     "date_diff",
 ];
 
-/// Columns of expressions with more parts are not called as they were written: a name is read by people.
+/// Columns of expressions with more parts are not named by what was written: names are for people.
 const NAMED_PARTS: usize = 100;
 
 /// Whether calls of this function are rewritten.
@@ -154,7 +154,7 @@ pub(super) fn rewritten(function: &mut Function) -> Option<Expr> {
     })
 }
 
-/// `FLOOR(ts TO DAY)` as `date_trunc('day', ts)`; CEIL goes to the next day unless it is the begin of one.
+/// `FLOOR(ts TO DAY)` as `date_trunc('day', ts)`; CEIL goes to the next day, except at the beginning of one.
 pub(super) fn rounded(expr: &Expr) -> Option<Expr> {
     let (time, field, up) = match expr {
         Expr::Floor { expr, field: CeilFloorKind::DateTimeField(field) } => (expr, field, false),

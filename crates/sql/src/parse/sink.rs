@@ -78,9 +78,9 @@ pub(super) fn pause(mut cursor: Cursor<'_>, resume: bool) -> Result<Statement> {
         return Ok(Statement::PauseStream { stream, resume });
     }
     if !cursor.eat(&["SINK"]) {
-        let e = format!("{word} is not part of this version, but for sinks and streams");
+        let e = format!("{word} is not part of this version, except for sinks and streams");
         return Err(Error::sql(e).with_place(at).with_hint(format!(
-            "Write {word} SINK name or {word} STREAM name. A view rests while the streams that it reads are paused."
+            "Write {word} SINK name or {word} STREAM name. A view is paused while the streams that it reads are."
         )));
     }
     let sink = cursor.name("the name of the sink")?;

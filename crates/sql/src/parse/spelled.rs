@@ -1,4 +1,4 @@
-//! Expressions of streams (checks, generated columns, watermarks, defaults) are spelled as those of queries.
+//! Rewrites expressions of streams (checks, generated columns, watermarks, defaults) like those of queries.
 
 use std::ops::ControlFlow;
 
@@ -22,11 +22,11 @@ impl CheckClause {
     }
 }
 
-/// Rewrites an expression of a stream as those of queries are: `year(ts)`, `mod(a, b)`, `x::JSON`. `what` names it in
+/// Rewrites an expression of a stream like those of queries: `year(ts)`, `mod(a, b)`, `x::JSON`. `what` names it in
 /// messages; `place` is where it is.
 ///
 /// # Errors
-/// When it calls a model, or a call has arguments that make no sense.
+/// When it calls a model, or a call has invalid arguments.
 pub(super) fn spelled(expr: &mut Expr, what: &str, place: Place) -> Result<()> {
     if calls_model(expr) {
         return Err(Error::sql(format!("{what} cannot call a model")).with_place(place).with_hint(
@@ -46,7 +46,7 @@ fn calls_model(expr: &Expr) -> bool {
     called.is_break()
 }
 
-/// Rewrites the expressions among the options of a column as those of queries are.
+/// Rewrites the expressions among the options of a column like those of queries.
 ///
 /// # Errors
 /// As [`spelled`].

@@ -187,7 +187,7 @@ pub enum Alteration {
 pub struct AddedColumn {
     /// The column. The value of its DEFAULT is that of the rows without it.
     pub column: ColumnDef,
-    /// Does nothing if there is a column of this name.
+    /// Whether nothing is done if there is a column of this name.
     pub if_not_exists: bool,
     /// The place of its name.
     pub place: Place,
@@ -209,7 +209,7 @@ pub struct WatermarkClause {
 pub struct CheckClause {
     /// Its name, where one is given.
     pub name: Option<Ident>,
-    /// The condition, spelled as the engine has it.
+    /// The condition, with the names of the engine.
     pub expr: Expr,
     /// The condition as it was written.
     pub text: String,

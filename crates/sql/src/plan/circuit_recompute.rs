@@ -1,4 +1,4 @@
-//! The nodes of a circuit that compute functions again over all rows of a partition: window functions that are no ranks, and
+//! The nodes of a circuit that recompute functions over all rows of a partition: window functions that are not ranks, and
 //! aggregates with ORDER BY. DISTINCT ON is planned as a rank.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::shape::refused;
 /// The name of the rank that stands for DISTINCT ON.
 const RANK: &str = "__rank";
 
-/// Partition, order, and the numbers of the window functions that have them in common.
+/// A partition and an order, and the numbers of the window functions that share them.
 type Over<'a> = (&'a [Expr], &'a [SortExpr], Vec<usize>);
 
 /// Whether an aggregate needs the rows of a group in an order.

@@ -1,7 +1,7 @@
 //! `FILL(…, fill => 'linear')`: values between the window before a gap and the one after it.
 //!
 //! The rows with their gaps ([`super::fill`]) are joined, ASOF and forward, with the windows again: a row that fills a gap
-//! waits for the next window of its key, or until it is too late for one. So both forms are those of that join.
+//! waits for the next window of its key, or until it is too late for one. Both forms follow from that join.
 //!
 //! Invariant: a gap is interpolated as a whole or not at all: only where no window of it is missing.
 

@@ -44,8 +44,8 @@ pub(super) fn text(expr: &ast::Expr, relations: impl Iterator<Item = String>) ->
 struct Names;
 
 impl Names {
-    /// Names the columns of the SELECTs of a query, and then tells their calls apart: the names are those of the calls as they
-    /// were written.
+    /// Names the columns of the SELECTs of a query, and then distinguishes their calls: the names are those of the calls as
+    /// they were written.
     fn apart(&mut self, body: &mut SetExpr, order_by: Option<&mut OrderBy>) {
         match body {
             SetExpr::Select(select) => {

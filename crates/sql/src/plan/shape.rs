@@ -219,7 +219,7 @@ fn of_aggregate(aggregate: &Aggregate) -> Result<Kind> {
     let input = &aggregate.input;
     if keyed::is_current_rows(aggregate) {
         let e = Error::sql(format!(
-            "{} takes changes, so that none of its rows is ever final",
+            "{} takes changes, so none of its rows is ever final",
             streams(input)
         ));
         return Err(refused(e.with_hint(

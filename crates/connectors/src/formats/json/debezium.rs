@@ -3,8 +3,8 @@
 //! ```text
 //! {"op": "u", "before": {"id": 1, "n": 1}, "after": {"id": 1, "n": 2}, "source": …, "ts_ms": …}
 //! ```
-//! The envelope may be the `payload` of another one, beside a `schema`. An insert (`c`), an update (`u`) and a row of a
-//! snapshot (`r`) are the row after it; a delete (`d`) is the row before it, of which Debezium may know the key alone.
+//! The envelope may be the `payload` of another one, next to a `schema`. An insert (`c`), an update (`u`) and a row of a
+//! snapshot (`r`) have the row in `after`; a delete (`d`) has it in `before`, where Debezium may only know the key.
 //!
 //! Invariant: a record of another operation is a bad row, since what it does to the rows is not known.
 
@@ -22,7 +22,7 @@ pub fn deletes_column(name: &str) -> Field {
     Field::new(name, DataType::Boolean, false).with_metadata(metadata.into())
 }
 
-/// The index of the column that says whether a row is deleted; `None`: records are no envelopes.
+/// The index of the column that says whether a row is deleted; `None`: records are not envelopes.
 pub(super) fn deletes(declared: &Schema) -> Option<usize> {
     declared.fields().iter().position(|field| field.metadata().contains_key(ENVELOPE))
 }
@@ -44,12 +44,12 @@ pub(super) fn is_about_changes(why: Wrong) -> bool {
     [NO_CHANGE, OTHER, NO_BEFORE, NO_AFTER].contains(&why)
 }
 
-const NO_CHANGE: Wrong = "the record is no change of Debezium: it has no \"op\"";
+const NO_CHANGE: Wrong = "the record is not a change event of Debezium: it has no \"op\"";
 const OTHER: Wrong = "\"op\" of the change is not c, u, r or d";
 const NO_BEFORE: Wrong = "the delete has no row in \"before\", so that its key is not known";
 const NO_AFTER: Wrong = "the change has no row in \"after\"";
 
-/// What matters of an envelope.
+/// The relevant fields of an envelope.
 #[derive(Default)]
 struct Parts<'a> {
     op: Option<Value<'a>>,
@@ -106,8 +106,8 @@ mod tests {
             (r#"{"op":"d","before":null}"#, Err("key is not known")),
             (r#"{"op":"u","before":{"id":1},"after":null}"#, Err("no row in \"after\"")),
             (r#"{"op":"t"}"#, Err("not c, u, r or d")),
-            (r#"{"id":1}"#, Err("no change of Debezium")),
-            (r#"{"schema":{},"payload":null}"#, Err("no change of Debezium")),
+            (r#"{"id":1}"#, Err("not a change event of Debezium")),
+            (r#"{"schema":{},"payload":null}"#, Err("not a change event of Debezium")),
             (r#"{"op":"c","after":{"id":1}} x"#, Err("after the object")),
         ] {
             match (opened(record), expected) {

@@ -111,7 +111,7 @@ fn joined(join: Join, tables: &[OfTable]) -> datafusion::common::Result<Transfor
     Ok(Transformed::yes(all_of(inputs, &join)?))
 }
 
-/// Returns the rows of all these joins, with the columns of one. A union tells columns apart by their names alone.
+/// Returns the rows of all these joins, with the columns of one. A union distinguishes columns only by name.
 fn all_of(joins: Vec<LogicalPlan>, one: &Join) -> datafusion::common::Result<LogicalPlan> {
     let columns = one.schema.columns();
     let hidden = |at: usize| format!("__column_{at}");

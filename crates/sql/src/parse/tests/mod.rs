@@ -423,7 +423,7 @@ fn wrong_statements_point_at_the_mistake() {
         ),
         (
             "CREATE STREAM s (a INT, PRIMARY KEY (a, A))",
-            "\"a\" is twice in the primary key",
+            "the primary key names column \"a\" twice",
             "PRIMARY KEY (a, A)",
             "",
         ),

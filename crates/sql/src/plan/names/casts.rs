@@ -1,4 +1,4 @@
-//! Tells calls apart that differ in casts alone.
+//! Distinguishes calls that differ only in casts.
 //!
 //! DataFusion names a cast like its argument, so `sum(CAST(x AS INT))` and `sum(CAST(x AS DOUBLE))` would be two columns of one
 //! name in an aggregation. In a SELECT with such calls a cast becomes the argument of `coalesce`, once for the first type, twice
@@ -13,7 +13,7 @@ use sqlparser::ast::{
 
 use crate::parse::call;
 
-/// Tells the calls of a SELECT and of its ORDER BY apart.
+/// Distinguishes the calls of a SELECT and of its ORDER BY.
 pub(super) fn tell_apart(select: &mut Select, mut order_by: Option<&mut OrderBy>) {
     let mut calls = Calls::default();
     let _never_breaks = Visit::visit(&*select, &mut calls);
@@ -80,7 +80,7 @@ impl VisitorMut for Without {
     }
 }
 
-/// Wraps casts. It has the types so far, in order.
+/// Wraps casts, and collects their types in order.
 #[derive(Default)]
 struct Casts(Vec<String>);
 
