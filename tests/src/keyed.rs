@@ -150,7 +150,7 @@ fn together() -> Result<(), Failed> {
     };
     std::thread::scope(|scope| {
         let writers: Vec<_> = (3..6).map(|other| scope.spawn(move || writer(other))).collect();
-        let mut done = writers.into_iter().map(|writer| writer.join());
+        let mut done = writers.into_iter().map(std::thread::ScopedJoinHandle::join);
         done.try_for_each(|done| done.map_err(|_| "a writer panicked".to_owned())?.map_err(|e| e.0))
     })?;
     let rows = talk.rows("SELECT id, n FROM s ORDER BY id")?;

@@ -398,6 +398,7 @@ mod tests {
             schema: StreamSchema::try_new(schema, event_time).unwrap(),
             key: None,
             feed: Feed::View(log),
+            receiver: None,
             history: None,
             when_idle: None,
             max_future_skew_micros: None,

@@ -154,7 +154,7 @@ fn waits(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Denied => {
             let waiting = Error::new(ErrorKind::Unavailable, error.message().to_owned());
-            error.hints().iter().fold(waiting, |waiting, hint| waiting.with_hint(hint))
+            error.hints().iter().fold(waiting, Error::with_hint)
         }
         _ => error,
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
 use url::Url;
-use windrow_core::{Clock, ErrorKind, ManualClock, Result};
+use windrow_core::{Clock, ErrorKind, Layout, ManualClock, Result};
 use windrow_storage::objects::StoreThreads;
 use windrow_storage::objects::faulty::FaultyStore;
 use windrow_storage::place::Place;
@@ -69,7 +69,8 @@ async fn live(
         None => store.record("s", Kind::Stream, "CREATE STREAM s")?,
     };
     *created = true;
-    let (kept, wal) = store.open_stream(&definition, &schema(), None, Durability::Fsync).await?;
+    let layout = Layout::new(schema(), vec![]);
+    let (kept, wal) = store.open_stream(&definition, &layout, None, Durability::Fsync).await?;
     let found = numbers(&kept.log.contents().batches().await?);
     told.check(0, &found, seed);
     let spiller = kept.spiller(Arc::clone(&wal));

@@ -201,11 +201,7 @@ impl ChangeRows {
                         .with_hint("Omit it; the stream computes it.")
                 }
                 false => Error::sql(format!("stream \"{name}\" has no column \"{column}\""))
-                    .with_hint(windrow_sql::diagnostics::did_you_mean(
-                        column,
-                        known.into_iter(),
-                        "columns",
-                    )),
+                    .with_hint(windrow_sql::diagnostics::did_you_mean(column, known, "columns")),
             });
         }
         Ok(())

@@ -164,7 +164,7 @@ impl Recomputed {
                 parts.iter().filter_map(|part| Some(part.get(column)?.as_ref())).collect();
             together.push(concat(&pieces)?);
         }
-        let count = together.first().map_or(0, |column| column.len());
+        let count = together.first().map_or(0, Array::len);
         let encoded = self.result.encode(&together, count)?;
         for row in 0..count {
             *found.entry(encoded.row(row).into()).or_insert(0) += sign;

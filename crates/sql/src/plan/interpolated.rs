@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    fn of(a: ArrayRef, b: ArrayRef, part: i64, whole: i64) -> ArrayRef {
+    fn of([a, b]: [ArrayRef; 2], part: i64, whole: i64) -> ArrayRef {
         let steps = |n: i64| Arc::new(Int64Array::from(vec![n; a.len()])) as ArrayRef;
         interpolated([&a, &b], [&steps(part), &steps(whole)]).unwrap()
     }
@@ -133,7 +133,7 @@ mod tests {
     fn integers_and_decimals_are_exact() {
         let a = Arc::new(Int64Array::from(vec![Some(0), Some(10), Some(i64::MIN), None]));
         let b = Arc::new(Int64Array::from(vec![Some(5), Some(3), Some(i64::MAX), Some(1)]));
-        let half = of(a, b, 1, 2);
+        let half = of([a, b], 1, 2);
         let half: Vec<_> = half.as_primitive::<Int64Type>().iter().collect();
         // 2.5, 6.5 and -0.5; the step from `a` is rounded.
         assert_eq!(half, [Some(3), Some(6), Some(0), None]);
@@ -141,7 +141,7 @@ mod tests {
             let values = Decimal128Array::from(vec![v]);
             Arc::new(values.with_precision_and_scale(38, 2).unwrap())
         };
-        let third = of(cents(100), cents(200), 1, 3);
+        let third = of([cents(100), cents(200)], 1, 3);
         assert_eq!(third.as_ref(), cents(133).as_ref());
     }
 
@@ -149,6 +149,6 @@ mod tests {
     fn floats_are_on_the_line() {
         let a = Arc::new(Float64Array::from(vec![1.0]));
         let b = Arc::new(Float64Array::from(vec![4.0]));
-        assert_eq!(of(a, b, 1, 3).as_primitive::<Float64Type>().value(0), 2.0);
+        assert_eq!(of([a, b], 1, 3).as_primitive::<Float64Type>().value(0), 2.0);
     }
 }
