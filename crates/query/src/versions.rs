@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimeUnit;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
@@ -115,6 +115,21 @@ impl Versions {
                 Some(recorder) => recorder.recorded(table.name()).await?,
                 None => vec![],
             };
+            let columns = |schema: &SchemaRef| -> Vec<(String, DataType)> {
+                let fields = schema.fields().iter();
+                fields.map(|field| (field.name().clone(), field.data_type().clone())).collect()
+            };
+            let now = columns(&table.files().schema());
+            let mut batches = versions.iter().flat_map(|of| &of.version.batches);
+            if batches.any(|batch| columns(&batch.schema()) != now) {
+                let message = format!(
+                    "table \"{}\" has other columns than its recorded versions",
+                    table.name()
+                );
+                return Err(Error::sql(message).with_hint(
+                    "Give the table its columns back, or drop the view and create it again.",
+                ));
+            }
             if versions.is_empty() {
                 let first = Counted { from_micros: i64::MIN, version: table.current()? };
                 if let Some(recorder) = &recorder {

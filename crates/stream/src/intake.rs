@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{
-    DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    DataType, Field, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::record_batch::RecordBatch;
@@ -143,7 +143,13 @@ impl Intake {
 pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     let schema = rows.schema();
     let shown = schema.fields().iter().enumerate();
-    let shown = shown.filter(|(_, field)| field.name() != DELETED_COLUMN).map(|(at, _)| at);
+    // Other streams may have a column of this name that is not hidden.
+    let is_hidden = |field: &Field| {
+        field.name() == DELETED_COLUMN
+            && field.data_type() == &DataType::Boolean
+            && !field.is_nullable()
+    };
+    let shown = shown.filter(|(_, field)| !is_hidden(field)).map(|(at, _)| at);
     let rows = rows.project(&shown.collect::<Vec<_>>())?;
     let mut line = Vec::new();
     let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);

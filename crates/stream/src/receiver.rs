@@ -12,7 +12,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 use windrow_core::{
-    BadRow, Clock, Partition, Result, ScanRequest, Source, SourceBatch, SourceHealth,
+    BadRow, Clock, Error, ErrorKind, Partition, Result, ScanRequest, Source, SourceBatch,
+    SourceHealth,
 };
 
 use crate::caught::{caught, stopped};
@@ -83,17 +84,22 @@ impl Work {
             let received = caught(|| self.what(), self.receive()).await;
             // A source that ends has no more.
             let Err(error) = received else { return };
-            let stream = &self.push.name;
-            tracing::warn!(stream, %error, "the rows of a connector cannot be stored, trying again");
-            let failures = {
-                let mut state = self.state.lock();
-                state.error = Some(error.message().to_owned());
-                state.failures = state.failures.saturating_add(1);
-                state.failures
-            };
-            let pause = BACK_OFF.0 * 2_u32.pow(failures.min(10) - 1);
-            self.clock.sleep(pause.min(BACK_OFF.1)).await;
+            self.rest(&error).await;
         }
+    }
+
+    /// Notes an error, and sleeps longer the more of them there were.
+    async fn rest(&self, error: &Error) {
+        let stream = &self.push.name;
+        tracing::warn!(stream, %error, "the rows of a connector cannot be stored, trying again");
+        let failures = {
+            let mut state = self.state.lock();
+            state.error = Some(error.message().to_owned());
+            state.failures = state.failures.saturating_add(1);
+            state.failures
+        };
+        let pause = BACK_OFF.0 * 2_u32.pow(failures.min(10) - 1);
+        self.clock.sleep(pause.min(BACK_OFF.1)).await;
     }
 
     /// The name of this work in errors.
@@ -120,7 +126,13 @@ impl Work {
             let mut reader = self.source.open(split, &request).await?;
             while let Some(batch) = reader.next().await? {
                 let end = batch.offsets.end();
-                self.store(batch).await?;
+                // The connector does not hold them any more, so they wait here until the log takes rows again.
+                while let Err(error) = self.store(batch.clone()).await {
+                    if error.kind() != ErrorKind::Unavailable {
+                        return Err(error);
+                    }
+                    self.rest(&error).await;
+                }
                 self.source.acknowledge(split, end);
                 *self.state.lock() = State::default();
             }

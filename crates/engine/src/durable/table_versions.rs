@@ -12,7 +12,7 @@
 //! version of each table is that of the creation of the view.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -20,7 +20,7 @@ use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use windrow_core::{Clock, Error, Result};
+use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_query::refreshed::{RefreshedTable, TableVersion};
 use windrow_query::versions::{Counted, Recorder};
 use windrow_storage::files::{corrupt, io_error};
@@ -69,7 +69,8 @@ impl Index {
 /// Records the versions of one view.
 #[derive(Debug, Clone)]
 pub(crate) struct VersionFiles {
-    store: Arc<Store>,
+    /// A query that ends later does not hold the data directory.
+    store: Weak<Store>,
     definition: Definition,
     clock: Arc<dyn Clock>,
     state: Arc<Mutex<State>>,
@@ -108,36 +109,43 @@ impl VersionFiles {
         };
         let state = State { index, ahead: AHEAD_MICROS, recorded_micros: i64::MIN };
         Ok(Self {
-            store: Arc::clone(store),
+            store: Arc::downgrade(store),
             definition: definition.clone(),
             clock: Arc::clone(clock),
             state: Arc::new(Mutex::new(state)),
         })
     }
 
-    fn path(&self, file: usize) -> PathBuf {
-        self.store.versions_dir(&self.definition).join(format!("{file}.arrow"))
+    fn store(&self) -> Result<Arc<Store>> {
+        let closed = || Error::new(ErrorKind::Cancelled, "the data directory is closed");
+        self.store.upgrade().ok_or_else(closed)
+    }
+
+    fn path(&self, store: &Store, file: usize) -> PathBuf {
+        store.versions_dir(&self.definition).join(format!("{file}.arrow"))
     }
 
     /// Replaces the index.
     fn write(&self, index: Index) -> Result<()> {
-        let folder = self.store.versions_dir(&self.definition);
+        let store = self.store()?;
+        let folder = store.versions_dir(&self.definition);
         let path = folder.join("index.json");
-        let owner = self.store.versions_owner(&self.definition).id;
+        let owner = store.versions_owner(&self.definition).id;
         let crc32 = index.checksum(&owner);
         let bytes = serde_json::to_vec(&Stored { owner, index: index.clone(), crc32 });
         let bytes = bytes.map_err(|e| io_error("write", &path, e.into()))?;
-        self.store.write_rows(&folder, &path, &bytes)?;
-        self.store.note_opened(&self.definition, Part::Versions);
+        store.write_rows(&folder, &path, &bytes)?;
+        store.note_opened(&self.definition, Part::Versions);
         self.state.lock().index = index;
         Ok(())
     }
 
     fn read(&self, entry: &Entry) -> Result<Counted> {
-        let path = self.path(entry.file);
-        let read = self.store.read_rows(&self.definition, Part::Versions, path.clone())?;
+        let store = self.store()?;
+        let path = self.path(&store, entry.file);
+        let read = store.read_rows(&self.definition, Part::Versions, path.clone())?;
         let (path, bytes) = read.ok_or_else(|| missing("the file", &path))?;
-        let (_, rows) = read_batches(&path, &bytes, &self.store.versions_owner(&self.definition))?;
+        let (_, rows) = read_batches(&path, &bytes, &store.versions_owner(&self.definition))?;
         let version = TableVersion::try_new(entry.loaded, rows, None)?;
         Ok(Counted { from_micros: entry.from, version: Arc::new(version) })
     }
@@ -148,12 +156,13 @@ impl VersionFiles {
         schema: &SchemaRef,
         (rows, next): (&[RecordBatch], &Counted),
     ) -> Result<()> {
+        let store = self.store()?;
         let mut index = self.state.lock().index.clone();
         let file = index.versions.len() + 1;
-        let bytes = to_bytes(schema, rows, &self.store.versions_owner(&self.definition))?;
-        self.store.write_rows(
-            &self.store.versions_dir(&self.definition),
-            &self.path(file),
+        let bytes = to_bytes(schema, rows, &store.versions_owner(&self.definition))?;
+        store.write_rows(
+            &store.versions_dir(&self.definition),
+            &self.path(&store, file),
             &bytes,
         )?;
         index.versions.push(Entry {

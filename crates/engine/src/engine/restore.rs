@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_sql::parse::parse_kept;
+use windrow_sql::parse::{is_rewritten, parse_kept};
 use windrow_stream::caught::caught;
 
+use crate::catalog::names_called;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::execution::context::StatementContext;
 use crate::execution::creation::Creation;
@@ -75,6 +76,7 @@ async fn restore_one(session: &Session, definition: &Definition) -> Result<()> {
     let mut cx = StatementContext { restoring, ..session.statement_context() };
     cx = cx.pin_models(&definition.models)?;
     let Some(store) = &cx.instance.store else { return Ok(()) };
+    check_functions(store.definitions(), definition)?;
     if definition.kind == Kind::Table && restore_table(&cx, definition).await? {
         return Ok(());
     }
@@ -86,6 +88,21 @@ async fn restore_one(session: &Session, definition: &Definition) -> Result<()> {
         restored.map_err(|error| cx.suggest(error))?;
     }
     Ok(())
+}
+
+/// Checks that an object does not call a user-defined function in whose place a newer version of the engine would put one of its own.
+fn check_functions(known: Vec<Definition>, definition: &Definition) -> Result<()> {
+    let mut own = known.into_iter().filter(|d| d.kind == Kind::Function && is_rewritten(&d.name));
+    let called = names_called(&definition.sql);
+    match own.find(|function| called.contains(&function.name)) {
+        None => Ok(()),
+        Some(function) => {
+            let message =
+                format!("it calls function \"{}\", whose name is built in now", function.name);
+            Err(Error::sql(message)
+                .with_hint("Create it again with a function of another name, such as my_f."))
+        }
+    }
 }
 
 /// Returns an error that names the object that cannot be opened.

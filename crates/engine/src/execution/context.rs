@@ -153,16 +153,15 @@ impl StatementContext {
     /// versions.
     ///
     /// # Errors
-    /// When a model does not exist, or a version cannot be loaded.
+    /// When a version of a model cannot be loaded.
     pub(crate) fn pin_models(mut self, pins: &ModelPins) -> Result<Self> {
         let models = self.catalog().models().into_iter();
         let mut versions: Vec<_> = models.map(|model| model.newest()).collect();
         for (name, number) in pins {
-            if let Ok(stream) = self.catalog().stream(name) {
-                self.additions.insert(stream.name.clone(), *number);
-                continue;
-            }
-            let model = self.catalog().model(name)?;
+            // The text may have the name of a stream that it does not read, or that is opened later. A model that is missing is
+            // an error of the call.
+            self.additions.insert(name.clone(), *number);
+            let Some(Object::Model(model)) = self.catalog().get(name) else { continue };
             let version = model.version(*number, || self.stored_version(name, *number))?;
             versions.retain(|version| version.name != *name);
             versions.push(version);
@@ -226,6 +225,12 @@ impl StatementContext {
             }
         }
         versions
+    }
+
+    /// Whether columns have been added to a stream that a definition may read.
+    pub(crate) fn reads_widened(&self, text: &str) -> bool {
+        let models = self.model_versions(text);
+        self.versions_used(text).keys().any(|name| !models.contains_key(name))
     }
 
     fn model_versions(&self, text: &str) -> ModelPins {

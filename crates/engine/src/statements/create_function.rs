@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use windrow_core::{Error, Result};
-use windrow_sql::parse::{self, called};
+use windrow_sql::parse::{self, called, is_rewritten};
 use windrow_sql::plan::UserFunction;
 
 use super::function_names::is_taken;
@@ -60,7 +60,8 @@ impl CreateFunction {
             Some(Object::Function(old)) => Some(old),
             _ => None,
         };
-        if old.is_none() {
+        // One that was there before the engine had a function of its name keeps it, unless calls are rewritten.
+        if old.is_none() && (cx.restoring.is_none() || is_rewritten(&name)) {
             is_free(cx, &name)?;
         }
         let statement = parse::Statement::CreateFunction(Box::new(create.clone()));

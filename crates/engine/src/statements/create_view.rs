@@ -140,7 +140,9 @@ impl CreateView {
         let fingerprint = fingerprint(&options, &plan, &bounded, late_to.is_some())?;
         if let Some(old) = old.as_ref().filter(|old| {
             let lives = matches!(old.query.status(), Status::Running | Status::Finished);
-            lives && fingerprint.is_some() && old.fingerprint == fingerprint
+            // What is recorded with the definition stays as it was: with how many columns the old text reads streams.
+            let same = fingerprint.is_some() && old.fingerprint == fingerprint;
+            lives && same && !cx.reads_widened(&self.text)
         }) {
             // Its state is that of the new text as well.
             if let Some(store) = &cx.instance.store {

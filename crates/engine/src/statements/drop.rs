@@ -4,6 +4,7 @@ use sqlparser::ast::ObjectName;
 use windrow_core::{Error, Result};
 use windrow_sql::parse::{self, DropKind};
 
+use super::refreshed_tables::check_unread;
 use super::{Answer, Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -86,6 +87,9 @@ impl Drop {
                 drop_with_readers(cx, reader).await?;
             }
         }
+        if catalog.get(name).is_none() {
+            check_unread(cx, name)?;
+        }
         cx.instance.parts.bad_rows.forget(name);
         match catalog.exists(name) {
             true => remove(cx, name).await,
@@ -137,6 +141,8 @@ async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
 
 /// Removes what is stored for an object.
 fn forget(cx: &StatementContext, name: &str) -> Result<()> {
+    // Another stream of its name begins unpaused.
+    cx.instance.parts.paused.send_if_modified(|paused| paused.remove(name));
     match &cx.instance.store {
         Some(store) => store.forget(name),
         None => Ok(()),

@@ -35,6 +35,7 @@ const MAX_BY: &str =
 const MIN_BY: &str =
     "Returns the value of the row with the smallest key. Rows whose key is NULL do not count.";
 const DATE_PART: &str = "Returns a part of a date, time or interval, such as its year or hour.";
+const DATE_DIFF: &str = "Returns the number of boundaries of units between two times; negative if the second is earlier.";
 const FORMAT: &str = "Formats a time or a number by a pattern of PostgreSQL, Java or strftime.";
 const DISCRETE: &str =
     "Returns the first value, in order, at which the share of values so far is at least `p`.";
@@ -43,7 +44,39 @@ const JSON_LENGTH: &str = "Returns the number of elements of a JSON array or obj
 const TIMESTAMP_OF: &str = "Converts text or a number to a timestamp of this precision; text by the first pattern that fits.";
 
 /// Functions of any kind without a description of their own: name, arguments, description.
-pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 39] = [
+pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 51] = [
+    (
+        "approx_percentile_accumulate",
+        "(value)",
+        "Returns a t-digest of numbers, as BINARY, for approx_percentile_combine and approx_percentile_estimate.",
+    ),
+    ("approx_percentile_combine", "(sketch)", "Merges t-digests of approx_percentile_accumulate."),
+    (
+        "approx_percentile_estimate",
+        "(sketch, p)",
+        "Returns a percentile, from 0 to 1, of a t-digest of approx_percentile_accumulate.",
+    ),
+    ("date_diff", "(unit, from, to)", DATE_DIFF),
+    ("datediff", "(unit, from, to)", DATE_DIFF),
+    (
+        "hll_accumulate",
+        "(value)",
+        "Returns a HyperLogLog of different values, as BINARY, for hll_combine and hll_estimate.",
+    ),
+    ("hll_combine", "(sketch)", "Merges HyperLogLogs of hll_accumulate."),
+    (
+        "hll_estimate",
+        "(sketch)",
+        "Returns the approximate number of different values of a HyperLogLog of hll_accumulate.",
+    ),
+    ("kurtosis", "(value)", "Returns the excess kurtosis of the values, corrected for samples."),
+    ("skewness", "(value)", "Returns the skewness of the values, corrected for samples."),
+    ("strftime", "(time, pattern)", FORMAT),
+    (
+        "timestampdiff",
+        "(unit, from, to)",
+        "Returns the number of whole units between two times; negative if the second is earlier.",
+    ),
     (
         "approx_top_k",
         "(value, k)",

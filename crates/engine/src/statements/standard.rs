@@ -15,7 +15,7 @@ use windrow_stream::texts::no_lengths;
 use super::copy::{rows_written, write_tag};
 use super::csv_header::check_header;
 use super::reference_tables::{Change, buffered_by_table, filled, is_into_memory};
-use super::refreshed_tables::{make_refreshed, take_refresh};
+use super::refreshed_tables::{check_unread, make_refreshed, take_refresh};
 use super::{Answer, Statement};
 use crate::access::Access;
 use crate::access::admission::Weight;
@@ -102,7 +102,14 @@ impl Statement for Standard {
                 LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
                 _ => {}
             }
+            if cx.restoring.is_none() && is_there(cx, &plan)? {
+                return Ok(Outcome::Done(tag(&self.statement).into()));
+            }
             let change = Change::of(&plan);
+            let before = match &change {
+                Some(Change::Created(name)) => cx.catalog().provider(name),
+                _ => None,
+            };
             let plan = match plan {
                 LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => {
                     return write(cx, plan, change, &self.text).await;
@@ -122,7 +129,7 @@ impl Statement for Standard {
             // It is done; running the plan shows errors that came late.
             cx.executor().collect(plan).await?;
             if let (Some(Change::Created(name)), Some(every)) = (&change, refresh) {
-                make_refreshed(cx, name, every).await?;
+                make_refreshed(cx, (name, before), every).await?;
             }
             if let Some(change) = change {
                 change.store(cx, &self.text).await?;
@@ -130,6 +137,36 @@ impl Statement for Standard {
             Ok(Outcome::Done((tag(&self.statement) + &cx.skipped.total().aside()).into()))
         })
     }
+}
+
+/// Whether a table that is to be created if it does not exist does exist.
+///
+/// # Errors
+/// When another object has its name, or a query reads the versions of the table that would be replaced.
+fn is_there(cx: &StatementContext, plan: &LogicalPlan) -> Result<bool> {
+    let (name, if_not_exists, replaces) = match plan {
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(create)) => {
+            (create.name.table(), create.if_not_exists, create.or_replace)
+        }
+        LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
+            (create.name.table(), create.if_not_exists, create.or_replace)
+        }
+        _ => return Ok(false),
+    };
+    if !cx.catalog().exists(name) || if_not_exists {
+        return Ok(cx.catalog().exists(name));
+    }
+    if let (Some(object), true) = (cx.catalog().get(name), replaces) {
+        let kind = object.kind();
+        return Err(Error::sql(format!("\"{name}\" is a {kind}, not a table")).with_hint(format!(
+            "Use another name, or DROP {} {name} first.",
+            kind.to_uppercase()
+        )));
+    }
+    if replaces {
+        check_unread(cx, name)?;
+    }
+    Ok(false)
 }
 
 /// Checks that the file of an external table exists: otherwise the table would be empty without a word. A directory (a path that ends

@@ -1,6 +1,6 @@
 //! Aggregate functions that replace DataFusion's where those silently return wrong numbers (sums that wrap, and
 //! percentiles that are rounded), and those that DataFusion lacks: `max_by`, `min_by`, `mode`, `percentile_disc`,
-//! `approx_top_k`.
+//! `approx_top_k`, `skewness`, `kurtosis`, and sketches, which can be stored and merged.
 //!
 //! [`functions`] returns all of them; names, arguments and result types of the former are DataFusion's. They serve both
 //! forms of a query, so their states are stored in segments.
@@ -13,6 +13,8 @@ mod counted;
 mod extreme;
 mod intervals;
 mod percentile;
+mod shape;
+mod sketches;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -22,13 +24,15 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::AggregateUDF;
 
+pub use sketches::{approx_percentile_estimate, hll_estimate};
 pub use sum::sum_udaf;
 pub(crate) use total::beyond;
 pub use total::fits_digits;
 
 /// Returns all of them, to be registered in place of DataFusion's functions of the same names.
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
-    vec![
+    let sketches = sketches::Sketching::all().map(AggregateUDF::new_from_impl).map(Arc::new);
+    let mut functions = vec![
         sum_udaf(),
         Arc::new(AggregateUDF::new_from_impl(average::Average::default())),
         Arc::new(AggregateUDF::new_from_impl(percentile::Percentile::default())),
@@ -37,5 +41,9 @@ pub fn functions() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Mode))),
         Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Percentile))),
         Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Top))),
-    ]
+        Arc::new(AggregateUDF::new_from_impl(shape::ShapeOf::new(shape::Shape::Skewness))),
+        Arc::new(AggregateUDF::new_from_impl(shape::ShapeOf::new(shape::Shape::Kurtosis))),
+    ];
+    functions.extend(sketches);
+    functions
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use chrono::{DateTime, Datelike};
+use chrono::{DateTime, Datelike, Offset, TimeZone};
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
@@ -138,8 +139,7 @@ impl ScalarUDFImpl for Difference {
         };
         let time = |data_type: &DataType| match data_type {
             DataType::Date32 | DataType::Date64 => Ok(data_type.clone()),
-            // The time that clocks show in its zone.
-            DataType::Timestamp(unit, _) => Ok(DataType::Timestamp(*unit, None)),
+            DataType::Timestamp(..) => Ok(data_type.clone()),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
                 Ok(DataType::Timestamp(TimeUnit::Nanosecond, None))
             }
@@ -162,14 +162,11 @@ impl ScalarUDFImpl for Difference {
         let units = unit.to_array(rows)?;
         let units = units.as_string::<i32>();
         let (from, to) = (Times::of(&from.to_array(rows)?)?, Times::of(&to.to_array(rows)?)?);
+        let counted = self.counted;
         let mut last: Option<(&str, Unit)> = None;
         let mut values = Vec::with_capacity(rows);
         for row in 0..rows {
-            let (Some(from), Some(to)) = (from.nanos(row), to.nanos(row)) else {
-                values.push(None);
-                continue;
-            };
-            if units.is_null(row) {
+            if units.is_null(row) || from.is_null(row) || to.is_null(row) {
                 values.push(None);
                 continue;
             }
@@ -184,7 +181,10 @@ impl ScalarUDFImpl for Difference {
                 })?,
             };
             last = Some((name, unit));
-            values.push(Some(unit.between(from, to, self.counted)?));
+            // Days and months begin when the clocks of the zone say so; an hour is as long everywhere.
+            let by_clocks = counted == Counted::Bounds || matches!(unit, Unit::Months(_));
+            let (from, to) = (from.nanos(row, by_clocks)?, to.nanos(row, by_clocks)?);
+            values.push(Some(unit.between(from, to, counted)?));
         }
         let values: ArrayRef = Arc::new(Int64Array::from(values));
         Ok(match rows {
@@ -196,30 +196,48 @@ impl ScalarUDFImpl for Difference {
     }
 }
 
-/// A column of times, as nanoseconds since 1970.
+/// A column of times.
 struct Times {
-    values: ArrayRef,
-    unit: i128,
+    values: Int64Array,
+    /// The nanoseconds of a tick.
+    tick: i128,
+    zone: Option<Tz>,
 }
 
 impl Times {
     fn of(times: &ArrayRef) -> Result<Self> {
-        let unit = match times.data_type() {
-            DataType::Date32 => DAY,
-            DataType::Date64 | DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-            DataType::Timestamp(TimeUnit::Second, _) => SECOND,
-            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-            _ => 1,
+        let (tick, zone) = match times.data_type() {
+            DataType::Date32 => (DAY, None),
+            DataType::Date64 => (1_000_000, None),
+            DataType::Timestamp(unit, zone) => {
+                let tick = match unit {
+                    TimeUnit::Second => SECOND,
+                    TimeUnit::Millisecond => 1_000_000,
+                    TimeUnit::Microsecond => 1_000,
+                    TimeUnit::Nanosecond => 1,
+                };
+                (tick, zone.as_ref().map(|zone| zone.parse()).transpose()?)
+            }
+            other => return internal_err!("a difference of {other}"),
         };
         let values = match times.data_type() {
             DataType::Date32 => cast(&cast(times, &DataType::Int32)?, &DataType::Int64)?,
             _ => cast(times, &DataType::Int64)?,
         };
-        Ok(Self { values, unit })
+        Ok(Self { values: values.as_primitive::<Int64Type>().clone(), tick, zone })
     }
 
-    fn nanos(&self, row: usize) -> Option<i128> {
-        let values = self.values.as_primitive::<Int64Type>();
-        values.is_valid(row).then(|| i128::from(values.value(row)) * self.unit)
+    fn is_null(&self, row: usize) -> bool {
+        self.values.is_null(row)
+    }
+
+    /// The nanoseconds since 1970; `by_clocks`: those that clocks in the zone show.
+    fn nanos(&self, row: usize, by_clocks: bool) -> Result<i128> {
+        let nanos = i128::from(self.values.value(row)) * self.tick;
+        let Some(zone) = self.zone.filter(|_| by_clocks) else { return Ok(nanos) };
+        let seconds = i64::try_from(nanos.div_euclid(SECOND)).map_err(|_| out_of_range())?;
+        let time = DateTime::from_timestamp(seconds, 0).ok_or_else(out_of_range)?;
+        let offset = zone.offset_from_utc_datetime(&time.naive_utc()).fix();
+        Ok(nanos + i128::from(offset.local_minus_utc()) * SECOND)
     }
 }

@@ -12,6 +12,7 @@ mod json;
 mod markers;
 mod parse;
 mod patterns;
+mod sketches;
 #[cfg(test)]
 mod tests;
 
@@ -61,8 +62,6 @@ const AGGREGATE_ALIASES: &[(&str, &str)] = &[
     ("array_agg", "list"),
     ("array_agg", "collect"),
     ("array_agg", "collect_list"),
-    ("first_value", "earliest_by_offset"),
-    ("last_value", "latest_by_offset"),
 ];
 
 /// Registers all of them.
@@ -98,6 +97,9 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
         state.register_udf(Arc::new(ScalarUDF::from(difference)))?;
     }
     state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
+    for estimate in sketches::estimates() {
+        state.register_udf(Arc::new(estimate))?;
+    }
     for json in Json::all() {
         state.register_udf(Arc::new(ScalarUDF::from(json)))?;
     }

@@ -228,9 +228,24 @@ fn unit_of(unit: &Expr) -> Option<String> {
     };
     let name = name.to_ascii_lowercase();
     let name = name.strip_prefix("sql_tsi_").unwrap_or(&name);
-    let known = name.chars().all(|c| c.is_ascii_alphabetic()) && !name.is_empty();
-    known.then(|| name.to_owned())
+    let one = name.strip_suffix('s').unwrap_or(name);
+    UNITS.contains(&one).then(|| one.to_owned())
 }
+
+/// What a unit of time may be called. Other names are those of columns.
+const UNITS: &[&str] = &[
+    "nanosecond",
+    "microsecond",
+    "millisecond",
+    "second",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "quarter",
+    "year",
+];
 
 fn is_number(expr: &Expr, digits: &str) -> bool {
     matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n == digits))
