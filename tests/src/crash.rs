@@ -177,10 +177,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(format!("crash/{name}"), move || scenario.run())
     };
     vec![
-        kill("while rows come", 1, 12, Moment::Acknowledged(150), &[]),
-        kill("while starting", 2, 12, Moment::Starting, &[]),
-        kill("while spilling", 3, 12, Moment::Acknowledged(150), SMALL_SPILLS),
-        kill("while ending", 4, 12, Moment::Ending(40), SMALL_SPILLS),
+        kill("while rows come", 1, 8, Moment::Acknowledged(150), &[]),
+        kill("while starting", 2, 8, Moment::Starting, &[]),
+        kill("while spilling", 3, 8, Moment::Acknowledged(150), SMALL_SPILLS),
+        kill("while ending", 4, 8, Moment::Ending(40), SMALL_SPILLS),
         kill("while making checkpoints", 8, 8, Moment::Acknowledged(150), CHECKPOINTS),
         kill("while resuming", 9, 8, Moment::Starting, BOTH),
         kill("between checkpoints and spills", 10, 8, Moment::Acknowledged(150), BOTH),

@@ -211,7 +211,8 @@ fn away() -> Result<(), Failed> {
         insert(&talk, 0..10)?;
         for sink in ["h", "f"] {
             let sql = format!(
-                "SELECT state, last_error, retries, committed FROM windrow.sinks WHERE name = '{sink}'"
+                "SELECT CASE WHEN retries > 0 THEN state ELSE 'not yet' END, last_error, retries, committed \
+                 FROM windrow.sinks WHERE name = '{sink}'"
             );
             let row = wait_until(&talk, &sql, "retrying")?;
             if row[1] == "NULL" || row[2] == "0" || row[3] != "0" {

@@ -30,7 +30,7 @@ pub(super) fn killed() -> Result<(), Failed> {
     home.traced = true;
     home.flags = ["--checkpoint-interval", "0.01", "--tail-rows", "40"].map(str::to_owned).into();
     let mut next = 0;
-    let all = rounds(60) as u64;
+    let all = rounds(32) as u64;
     for kill in 0..all {
         let mut sql = create(&server);
         let statements = next..next + STATEMENTS;
