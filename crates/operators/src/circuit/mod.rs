@@ -22,6 +22,7 @@ mod grouped;
 mod join;
 mod kept;
 mod node;
+mod ordered;
 mod recomputed;
 mod returned;
 mod running;

@@ -15,8 +15,8 @@ use datafusion::physical_expr::aggregate::LoweredAggregate;
 use datafusion::physical_expr::window::WindowExpr;
 use windrow_core::{Error, Result};
 
-use super::delta::{Codec, Delta, pick, types};
-use super::kept::{Kept, check_weight};
+use super::delta::{Codec, Delta, pick};
+use super::ordered::OrderedRows;
 use crate::failure;
 
 /// Functions over all rows of each partition.
@@ -45,12 +45,8 @@ pub enum Functions {
 pub(super) struct Recomputed {
     spec: RecomputedSpec,
     input: SchemaRef,
-    partition: Codec,
-    order: Codec,
-    order_columns: Vec<usize>,
-    row: Codec,
+    rows: OrderedRows,
     result: Codec,
-    kept: Kept,
     begun: bool,
 }
 
@@ -67,17 +63,11 @@ impl Recomputed {
         input: &SchemaRef,
         result: &SchemaRef,
     ) -> Result<Self> {
-        let order_columns: Vec<usize> = spec.order.iter().map(|(column, _)| *column).collect();
-        let order = types(input, &order_columns)?.into_iter();
         Ok(Self {
-            partition: Codec::new(types(input, &spec.partition)?)?,
-            order: Codec::ordered(order.zip(spec.order.iter().map(|(_, options)| *options)))?,
-            order_columns,
-            row: Codec::of(input)?,
+            rows: OrderedRows::new(&spec.partition, &spec.order, input)?,
             result: Codec::of(result)?,
             spec: spec.clone(),
             input: Arc::clone(input),
-            kept: Kept::default(),
             begun: false,
         })
     }
@@ -87,15 +77,8 @@ impl Recomputed {
     /// # Errors
     /// When a function fails; Internal when a row is removed that does not exist.
     pub(super) fn run(&mut self, rows: &Delta) -> Result<Delta> {
-        let partitions = pick(&rows.columns, &self.spec.partition)?;
-        let partitions = self.partition.encode(&partitions, rows.rows())?;
-        let orders = pick(&rows.columns, &self.order_columns)?;
-        let orders = self.order.encode(&orders, rows.rows())?;
-        let encoded = self.row.encode(&rows.columns, rows.rows())?;
-        let mut changed: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
-        for row in 0..rows.rows() {
-            changed.entry(partitions.row(row)).or_default().push(row);
-        }
+        let keyed = self.rows.keyed(rows)?;
+        let mut changed = keyed.partitions();
         let begins = !std::mem::replace(&mut self.begun, true);
         if begins && self.spec.partition.is_empty() {
             changed.entry(&[]).or_default();
@@ -105,16 +88,8 @@ impl Recomputed {
         if !begins {
             self.results(&touched, -1, &mut found)?;
         }
-        for (partition, members) in &changed {
-            for row in members {
-                let weight = rows.weights.get(*row).copied().unwrap_or(0);
-                let (order, bytes) = (orders.row(*row), encoded.row(*row));
-                let mut whole = [*partition, order, bytes].concat();
-                // Where the row begins, since keys may have any length.
-                let begins = u32::try_from(partition.len() + order.len()).unwrap_or(u32::MAX);
-                whole.extend(begins.to_be_bytes());
-                self.kept.add(&whole, weight)?;
-            }
+        for row in changed.values().flatten() {
+            self.rows.add(&keyed, *row)?;
         }
         self.results(&touched, 1, &mut found)?;
         found.retain(|_, weight| *weight != 0);
@@ -126,17 +101,15 @@ impl Recomputed {
     fn results(&self, partitions: &[&[u8]], sign: i64, found: &mut Found) -> Result<()> {
         let (mut rows, mut ends): (Vec<&[u8]>, Vec<usize>) = (vec![], vec![]);
         for partition in partitions {
-            for (whole, held) in self.kept.of(partition) {
-                check_weight(held.weight)?;
-                let row =
-                    row_of(whole).ok_or_else(|| Error::internal("a row without its place"))?;
-                for _ in 0..held.weight {
-                    rows.push(row);
+            for kept in self.rows.of(partition) {
+                let kept = kept?;
+                for _ in 0..kept.weight {
+                    rows.push(kept.row);
                 }
             }
             ends.push(rows.len());
         }
-        let columns = self.row.decode(rows.iter().copied())?;
+        let columns = self.rows.decode(rows.iter().copied())?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let all = RecordBatch::try_new_with_options(Arc::clone(&self.input), columns, &options)?;
         let (mut parts, mut begin): (Vec<Vec<ArrayRef>>, usize) = (vec![], 0);
@@ -173,18 +146,12 @@ impl Recomputed {
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        self.kept.size_bytes()
+        self.rows.size_bytes()
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.kept.len()
+        self.rows.len()
     }
-}
-
-/// The bytes of the row itself.
-fn row_of(whole: &[u8]) -> Option<&[u8]> {
-    let (bytes, begins) = whole.split_last_chunk::<4>()?;
-    bytes.get(u32::from_be_bytes(*begins) as usize..)
 }
 
 /// The rows of a partition with the values of window functions.

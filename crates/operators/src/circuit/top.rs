@@ -1,8 +1,6 @@
 //! The first rows in an order, of all rows or of each partition, and their ranks.
 //!
-//! Rows are kept as bytes in the order of partition, order and row, so that the first ones are neighbours, and rows that are
-//! equal in the order have one order of their own. The first rows of a partition before and after its changes differ by what is
-//! returned.
+//! The first rows of a partition before and after its changes differ by what is returned.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +10,8 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use windrow_core::Result;
 
-use super::delta::{Codec, Delta, pick, types};
-use super::kept::{Kept, check_weight};
+use super::delta::Delta;
+use super::ordered::{OrderedRow, OrderedRows};
 
 /// A function that numbers the rows of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +45,7 @@ pub struct TopSpec {
 #[derive(Debug)]
 pub(super) struct Top {
     spec: TopSpec,
-    partition: Codec,
-    order: Codec,
-    order_columns: Vec<usize>,
-    row: Codec,
-    kept: Kept,
+    rows: OrderedRows,
 }
 
 /// Rows with their ranks, each with the number of its occurrences.
@@ -63,16 +57,8 @@ impl Top {
     /// # Errors
     /// When rows cannot be compared.
     pub(super) fn new(spec: &TopSpec, input: &SchemaRef) -> Result<Self> {
-        let order_columns: Vec<usize> = spec.order.iter().map(|(column, _)| *column).collect();
-        let order = types(input, &order_columns)?.into_iter();
-        Ok(Self {
-            partition: Codec::new(types(input, &spec.partition)?)?,
-            order: Codec::ordered(order.zip(spec.order.iter().map(|(_, options)| *options)))?,
-            order_columns,
-            row: Codec::of(input)?,
-            spec: spec.clone(),
-            kept: Kept::default(),
-        })
+        let rows = OrderedRows::new(&spec.partition, &spec.order, input)?;
+        Ok(Self { spec: spec.clone(), rows })
     }
 
     /// Adds and removes rows; returns the changes of the first ones.
@@ -80,31 +66,17 @@ impl Top {
     /// # Errors
     /// Internal when a row is removed that does not exist.
     pub(super) fn run(&mut self, rows: &Delta) -> Result<Delta> {
-        let partitions = pick(&rows.columns, &self.spec.partition)?;
-        let partitions = self.partition.encode(&partitions, rows.rows())?;
-        let orders = pick(&rows.columns, &self.order_columns)?;
-        let orders = self.order.encode(&orders, rows.rows())?;
-        let encoded = self.row.encode(&rows.columns, rows.rows())?;
-        let mut changed: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
-        for row in 0..rows.rows() {
-            changed.entry(partitions.row(row)).or_default().push(row);
-        }
+        let keyed = self.rows.keyed(rows)?;
         let mut found = Found::new();
-        for (partition, members) in changed {
+        for (partition, members) in keyed.partitions() {
             self.first(partition, -1, &mut found)?;
             for row in members {
-                let weight = rows.weights.get(row).copied().unwrap_or(0);
-                let (order, bytes) = (orders.row(row), encoded.row(row));
-                let mut whole = [partition, order, bytes].concat();
-                // Where the row begins, since keys may have any length.
-                let begins = u32::try_from(partition.len() + order.len()).unwrap_or(u32::MAX);
-                whole.extend(begins.to_be_bytes());
-                self.kept.add(&whole, weight)?;
+                self.rows.add(&keyed, row)?;
             }
             self.first(partition, 1, &mut found)?;
         }
         found.retain(|_, weight| *weight != 0);
-        let mut columns = self.row.decode(found.keys().map(|(row, _)| row.as_ref()))?;
+        let mut columns = self.rows.decode(found.keys().map(|(row, _)| row.as_ref()))?;
         for at in 0..self.spec.ranks.len() {
             let ranks = found.keys().map(|(_, ranks)| ranks.get(at).copied());
             columns.push(Arc::new(ranks.collect::<UInt64Array>()) as ArrayRef);
@@ -119,17 +91,9 @@ impl Top {
             skip.saturating_add(i64::try_from(fetch).unwrap_or(i64::MAX))
         });
         let mut counter = Counter::default();
-        for (whole, held) in self.kept.of(partition) {
-            check_weight(held.weight)?;
-            let Some((bytes, begins)) = whole.split_last_chunk::<4>() else { continue };
-            let begins = u32::from_be_bytes(*begins) as usize;
-            let (Some(order), Some(row)) =
-                (bytes.get(partition.len()..begins), bytes.get(begins..))
-            else {
-                continue;
-            };
+        for kept in self.rows.of(partition) {
+            let OrderedRow { order, row, weight: mut left } = kept?;
             counter.at(order);
-            let mut left = held.weight;
             if self.spec.ranks.contains(&Rank::RowNumber) {
                 while left > 0 && !self.is_after(&counter) && counter.rows < end {
                     counter.next();
@@ -175,11 +139,11 @@ impl Top {
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        self.kept.size_bytes()
+        self.rows.size_bytes()
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.kept.len()
+        self.rows.len()
     }
 }
 

@@ -83,7 +83,7 @@ fn accessed(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
     Some(Expr::CompoundIdentifier([before, names].concat()))
 }
 
-fn text(text: &str) -> Expr {
+pub(super) fn text(text: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
 }
 
@@ -128,18 +128,11 @@ pub fn is_rewritten(name: &str) -> bool {
 /// `year(ts)` as `date_part('year', ts)`, `mod(a, b)` as `(a % b)`.
 fn operator(function: &Function) -> Option<Expr> {
     let name = plain(&function.name)?.value.to_ascii_lowercase();
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let argument = |arg: &FunctionArg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-        _ => None,
-    };
-    match (list.args.as_slice(), PARTS.iter().find(|(called, _)| *called == name)) {
-        ([time], Some((_, part))) => Some(call("date_part", vec![text(part), argument(time)?])),
+    let part = PARTS.iter().find(|(called, _)| *called == name);
+    match (foreign_functions::arguments(function)?.as_slice(), part) {
+        ([time], Some((_, part))) => Some(call("date_part", vec![text(part), time.clone()])),
         ([left, right], None) if name == "mod" => {
-            let operand = |arg| Some(Box::new(Expr::Nested(Box::new(argument(arg)?))));
-            let (left, right) = (operand(left)?, operand(right)?);
-            let op = BinaryOperator::Modulo;
-            Some(Expr::Nested(Box::new(Expr::BinaryOp { left, op, right })))
+            Some(foreign_functions::binary(left, BinaryOperator::Modulo, right))
         }
         _ => None,
     }

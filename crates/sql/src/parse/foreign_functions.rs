@@ -10,7 +10,7 @@ use sqlparser::ast::{
     SelectItem, TimezoneInfo, Value, visit_expressions, visit_expressions_mut,
 };
 
-use super::foreign::call;
+use super::foreign::{call, text};
 use super::relation::{plain, unnamed};
 
 /// Calls that become another expression.
@@ -128,18 +128,18 @@ pub(super) fn rewritten(function: &mut Function) -> Option<Expr> {
             call("array_element", vec![groups, group.clone()])
         }
         ("second", [time]) => {
-            let seconds = call("date_part", vec![string("second"), time.clone()]);
+            let seconds = call("date_part", vec![text("second"), time.clone()]);
             cast(call("trunc", vec![seconds]), DataType::BigInt(None))
         }
-        ("dayname", [time]) => call("to_char", vec![time.clone(), string("%A")]),
-        ("monthname", [time]) => call("to_char", vec![time.clone(), string("%B")]),
+        ("dayname", [time]) => call("to_char", vec![time.clone(), text("%A")]),
+        ("monthname", [time]) => call("to_char", vec![time.clone(), text("%B")]),
         ("last_day", [time]) => {
-            let month = call("date_trunc", vec![string("month"), time.clone()]);
+            let month = call("date_trunc", vec![text("month"), time.clone()]);
             let next = binary(&month, BinaryOperator::Plus, &interval("month"));
             let last = binary(&next, BinaryOperator::Minus, &interval("day"));
             cast(last, DataType::Date)
         }
-        ("epoch", [time]) => call("date_part", vec![string("epoch"), time.clone()]),
+        ("epoch", [time]) => call("date_part", vec![text("epoch"), time.clone()]),
         ("epoch_ms", [time]) => {
             let millis = DataType::Timestamp(Some(3), TimezoneInfo::None);
             cast(cast(time.clone(), millis), DataType::BigInt(None))
@@ -165,7 +165,7 @@ pub(super) fn rounded(expr: &Expr) -> Option<Expr> {
         return None;
     }
     let unit = field.to_string().to_ascii_lowercase();
-    let floor = call("date_trunc", vec![string(&unit), time.as_ref().clone()]);
+    let floor = call("date_trunc", vec![text(&unit), time.as_ref().clone()]);
     if !up {
         return Some(floor);
     }
@@ -199,7 +199,7 @@ fn changed(function: &mut Function, name: &str, args: &[Expr]) {
         }
         ("timestampdiff" | "datediff" | "date_diff", [unit, from, to]) => {
             if let Some(unit) = unit_of(unit) {
-                let args = [string(&unit), from.clone(), to.clone()];
+                let args = [text(&unit), from.clone(), to.clone()];
                 list.args = args.into_iter().map(unnamed).collect();
             }
         }
@@ -207,7 +207,8 @@ fn changed(function: &mut Function, name: &str, args: &[Expr]) {
     }
 }
 
-fn arguments(function: &Function) -> Option<Vec<Expr>> {
+/// The arguments of a call, if all are plain expressions.
+pub(super) fn arguments(function: &Function) -> Option<Vec<Expr>> {
     let FunctionArguments::List(list) = &function.args else { return None };
     let argument = |arg: &FunctionArg| match arg {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
@@ -262,19 +263,16 @@ fn is_interval(expr: &Expr) -> bool {
     }
 }
 
-fn whole_match(text: &Expr, pattern: &Expr) -> Expr {
-    let open = binary(&string("("), BinaryOperator::StringConcat, pattern);
-    let whole = binary(&open, BinaryOperator::StringConcat, &string(")"));
-    let groups = call("regexp_match", vec![text.clone(), whole]);
+fn whole_match(of: &Expr, pattern: &Expr) -> Expr {
+    let open = binary(&text("("), BinaryOperator::StringConcat, pattern);
+    let whole = binary(&open, BinaryOperator::StringConcat, &text(")"));
+    let groups = call("regexp_match", vec![of.clone(), whole]);
     let first = Expr::Value(Value::Number("1".to_owned(), false).into());
     call("array_element", vec![groups, first])
 }
 
-fn string(text: &str) -> Expr {
-    Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
-}
-
-fn binary(left: &Expr, op: BinaryOperator, right: &Expr) -> Expr {
+/// `((left) op (right))`.
+pub(super) fn binary(left: &Expr, op: BinaryOperator, right: &Expr) -> Expr {
     let operand = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
     let (left, right) = (operand(left), operand(right));
     Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
@@ -297,7 +295,7 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
 /// An interval of one unit.
 fn interval(unit: &str) -> Expr {
     Expr::Interval(Interval {
-        value: Box::new(string(&format!("1 {unit}"))),
+        value: Box::new(text(&format!("1 {unit}"))),
         leading_field: None,
         leading_precision: None,
         last_field: None,
